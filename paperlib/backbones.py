@@ -1,0 +1,168 @@
+"""Backbones: the pre-trained model under a run, with its tokenizer.
+
+A name of ``parameters/backbones.yaml``, a local folder, or a hub id; weights in safetensors only, never remote code.
+"""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from paperlib import paths
+from paperlib.errors import InputError
+
+DROPOUT_KEYS = (
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "activation_dropout", "dropout_rate",
+)
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+
+
+@dataclass
+class Backbone:
+    """A model with its head, on the CPU in fp32, and the tokenizer that reads for it (None: untrained, config only)."""
+
+    name: str
+    model: Any
+    tokenizer: Any | None
+
+    @property
+    def text_to_text(self) -> bool:
+        """Whether labels are generated as text (T5) rather than scored by a head."""
+        return _generates(self.model.config)
+
+
+def catalogue() -> dict[str, dict[str, Any]]:
+    """The named backbones: ``kind`` (embedded, random or config), ``note``, and where they come from."""
+    return yaml.safe_load((paths.PARAMETERS / "backbones.yaml").read_text(encoding="utf-8"))
+
+
+def load(name: str, outputs: int, seed: int, dropout: float = -1.0) -> Backbone:
+    """The backbone ``name`` with a fresh head of ``outputs`` scores (ignored by text-to-text models).
+
+    ``seed`` draws the head (and all weights of random and config-only backbones); ``dropout`` replaces every dropout probability of
+    the configuration unless negative. On a CPU attention is eager: its backward pass is faster there than that of torch's fused one.
+    InputError: unknown name, no such folder, weights only in pickle format, a hub that cannot be reached.
+    """
+    import torch
+
+    entry = catalogue().get(name)
+    attention = "sdpa" if torch.cuda.is_available() else "eager"
+    torch.manual_seed(seed)
+    if entry and entry["kind"] in ("random", "config"):
+        model = _model_class(config := configuration(name)).from_config(
+            _adjusted(config, outputs, dropout), attn_implementation=attention
+        )
+        return Backbone(name, model, _tokenizer(_embedded_folder("minilm")) if entry["kind"] == "random" else None)
+    place = _embedded_folder(name) if entry else _place(name)
+    config = _adjusted(_hub_call(name, _config_of, place), outputs, dropout)
+    model = _hub_call(name, _pretrained, place, config, attention)
+    return Backbone(name, model, _hub_call(name, _tokenizer, place))
+
+
+def tokenizer(name: str):
+    """The tokenizer of an embedded backbone."""
+    return _tokenizer(_embedded_folder(name))
+
+
+def available(name: str) -> bool:
+    """Whether a named backbone can be loaded here."""
+    entry = catalogue()[name]
+    return entry["kind"] != "embedded" or find_spec(entry["package"]) is not None
+
+
+def configuration(name: str):
+    """The transformers configuration of a random or config-only backbone."""
+    from transformers import AutoConfig
+
+    values = dict(catalogue()[name]["config"])
+    if values["model_type"] == "t5":
+        # minilm's tokenizer reads for tiny-t5: its [PAD] is id 0 as in T5, its [SEP] ends a text.
+        extra = {"vocab_size": 30522, "eos_token_id": 102} if catalogue()[name]["kind"] == "random" else {}
+        values |= {"decoder_start_token_id": 0, "pad_token_id": 0, **extra}
+    return AutoConfig.for_model(values.pop("model_type"), **values)
+
+
+def _generates(config) -> bool:
+    return config.model_type in ("t5", "mt5", "umt5")
+
+
+def _model_class(config):
+    from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+
+    return AutoModelForSeq2SeqLM if _generates(config) else AutoModelForSequenceClassification
+
+
+def _adjusted(config, outputs: int, dropout: float):
+    if not _generates(config):
+        config.num_labels = outputs
+    if dropout >= 0:
+        for key in DROPOUT_KEYS:
+            if getattr(config, key, None) is not None:
+                setattr(config, key, dropout)
+    return config
+
+
+def _embedded_folder(name: str) -> Path:
+    entry = catalogue()[name]
+    found = find_spec(entry["package"])
+    if found is None:
+        raise InputError(f"backbone {name!r} ships in the package {entry['package']}; install it: make setup")
+    return Path(found.origin).parent / entry["folder"]
+
+
+def _place(name: str) -> str | Path:
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+            return name
+        raise InputError(f"unknown backbone {name!r}; known: {', '.join(catalogue())}, a local folder, or a hub id")
+    if not (folder / "config.json").is_file():
+        raise InputError(f"backbone {name!r}: the folder has no config.json; give a folder saved by save_pretrained")
+    if not list(folder.glob("*.safetensors")):
+        pickled = next((f.name for pattern in PICKLES for f in sorted(folder.glob(pattern))), None)
+        held = f"weights only in pickle format ({pickled})" if pickled else "no weights"
+        raise InputError(f"backbone {name!r}: {held}; convert them to model.safetensors")
+    return folder
+
+
+def _hub_call(name: str, call, *arguments):
+    """``call(*arguments)`` with the many ways in which a hub fails told in one line."""
+    try:
+        return call(*arguments)
+    except (OSError, ValueError) as error:
+        if "safetensors" in str(error):
+            raise InputError(f"backbone {name!r}: no weights in safetensors; convert them first") from None
+        if isinstance(arguments[0], Path):
+            raise InputError(f"backbone {name!r}: {str(error).splitlines()[0]}") from None
+        raise InputError(
+            f"backbone {name!r}: the hub cannot be reached or has no such model; use a local folder, "
+            f"or one of {', '.join(catalogue())}"
+        ) from None
+
+
+def _config_of(place):
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(place, trust_remote_code=False)
+
+
+def _tokenizer(place):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+
+
+def _pretrained(place, config, attention: str):
+    import torch
+    from transformers.utils import logging
+
+    # The list of freshly drawn head weights is expected here and would bury what matters.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    model = _model_class(config).from_pretrained(
+        place, config=config, use_safetensors=True, trust_remote_code=False,
+        attn_implementation=attention, dtype=torch.float32,
+    )
+    return model

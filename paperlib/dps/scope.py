@@ -1,0 +1,20 @@
+"""Which weights the subnetwork methods look after."""
+
+import torch
+
+from paperlib.errors import InputError
+
+
+def tracked(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Weights of all trainable Linear modules by name, pooler and classifier included; no bias, layer norm or embedding.
+
+    InputError if the model has none.
+    """
+    weights = {
+        f"{name}.weight": module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module.weight.requires_grad
+    }
+    if not weights:
+        raise InputError("the model has no trainable Linear weight: there is no subnetwork to choose")
+    return weights

@@ -1,0 +1,1 @@
+"""LeTS: learn-to-share, multi-task fine-tuning that shares computation."""

@@ -1,0 +1,145 @@
+"""The plan: which notebooks a profile runs, in what order, and what of it is done."""
+
+import json
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paperlib import claims, paths, records
+from paperlib.errors import InputError
+from paperlib.parameters import profiles
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A profile with the reader's overrides: the same choice always gives the same records."""
+
+    profile: str
+    overrides: dict[str, Any]
+
+    def sections(self) -> list[str]:
+        """Ids of the section and performance notebooks, in the profile's order."""
+        return list(profiles.load(self.profile).sections)
+
+    def section_job(self, section: str) -> profiles.Job:
+        """The section notebook, resolved."""
+        return profiles.section_job(self.profile, section, self.overrides)
+
+    def run_jobs(self, section: str) -> list[profiles.Job]:
+        """The runs the section reads, resolved."""
+        return profiles.run_jobs(self.profile, section, self.overrides)
+
+    def runs(self, sections: list[str]) -> dict[Path, profiles.Job]:
+        """Record path -> run, for all runs of these sections; a run two sections share comes once."""
+        jobs = (job for section in sections for job in self.run_jobs(section))
+        return {record_path(job): job for job in jobs}
+
+    def pages(self, sections: list[str]) -> dict[Path, profiles.Job]:
+        """Record path -> section notebook."""
+        return {record_path(job): job for job in map(self.section_job, sections)}
+
+    def command(self, section: str | None = None) -> str:
+        """The shell command that executes this plan, or one section of it."""
+        only = f" --only {section}" if section else ""
+        named = {"source": "--source", "data_dir": "--data", "backbone": "--backbone"}
+        usual = profiles.load(self.profile).defaults
+        asked = {key: value for key, value in self.overrides.items() if value and value != usual.get(key)}
+        options = "".join(f" {named[key]} {shlex.quote(value)}" for key, value in asked.items())
+        return f"paperlib reproduce {self.profile}{only}{options}"
+
+    def save(self) -> None:
+        """Remember this plan as the one that report and claims show."""
+        path = paths.results() / "plan.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"profile": self.profile, "overrides": self.overrides}), encoding="utf-8")
+
+
+def record_path(job: profiles.Job) -> Path:
+    """Where the job's record lies, or will."""
+    return records.path_of(job.notebook, job.parameters)
+
+
+def make(profile: str, source: str = "", data_dir: str = "", backbone: str = "") -> Plan:
+    """A validated plan; empty arguments keep what the profile says. InputError for anything unknown."""
+    given = {"source": source, "data_dir": data_dir, "backbone": backbone}
+    plan = Plan(profile, {key: value for key, value in given.items() if value})
+    if data_dir and source != "directory":
+        raise InputError("--data DIR goes with --source directory")
+    for section in plan.sections():
+        plan.section_job(section)
+        plan.run_jobs(section)
+    return plan
+
+
+def overview_job(chosen: Plan) -> profiles.Job:
+    """The scoreboard of this plan."""
+    return profiles.page_job(chosen.profile, "overview", chosen.overrides)
+
+
+def last() -> Plan:
+    """The plan executed last, or the default profile if nothing has been executed yet."""
+    path = paths.results() / "plan.json"
+    if not path.is_file():
+        return make("laptop")
+    return Plan(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def all_claims(plan: Plan) -> list[dict[str, Any]]:
+    """Every claim of the three papers with its verdict under ``plan``; claims without evidence are ``not run``."""
+    return [_row(plan, paper, claim) for paper in map(claims.load, claims.PAPERS) for claim in paper.claims]
+
+
+def _row(plan: Plan, paper: claims.Paper, claim: claims.Claim) -> dict[str, Any]:
+    notebook = paper.sections[claim.section].notebook
+    record = section_record(plan, notebook) if notebook in plan.sections() else None
+    given = {v["id"]: v for v in record.verdicts} if record else {}
+    verdict = given.get(claim.id) or _without_evidence(plan, notebook)
+    fields = ("ours", "interval", "n", "source", "backbone", "device", "verdict", "reason")
+    return {
+        **{"id": claim.id, "paper": paper.paper, "section": claim.section, "what": claim.what},
+        **{"printed": claim.printed, "unit": claim.unit, "tolerance": claim.tolerance},
+        **{name: verdict.get(name) for name in fields},
+        "notebook": notebook,
+        "command": verdict.get("command") or (record.provenance["command"] if record else plan.command(notebook)),
+    }
+
+
+def section_record(plan: Plan, section: str) -> records.Record | None:
+    """The section's record under this plan and the code as it is now, if it has been executed."""
+    path = record_path(plan.section_job(section))
+    return records.read(path) if path.is_file() else None
+
+
+def _without_evidence(plan: Plan, notebook: str | None) -> dict[str, Any]:
+    if notebook is None:
+        return {"verdict": "not run", "reason": "this section has no notebook yet"}
+    if notebook not in plan.sections():
+        return {"verdict": "not run", "reason": f"profile {plan.profile} leaves this section out"}
+    return {"verdict": "not run", "reason": "this section has not been executed with the code as it is now"}
+
+
+def scoreboard(plan: Plan) -> list[dict[str, Any]]:
+    """One row per appendix section: how its claims stand, and how many of its runs are done."""
+    verdicts = all_claims(plan)
+    return [
+        _score(plan, paper, name, [row for row in verdicts if (row["paper"], row["section"]) == (paper.paper, name)])
+        for paper in map(claims.load, claims.PAPERS)
+        for name in paper.sections
+    ]
+
+
+def _score(plan: Plan, paper: claims.Paper, name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    section = paper.sections[name]
+    wanted = [record_path(job) for job in plan.run_jobs(section.notebook)] if section.notebook in plan.sections() else []
+    executed = section.notebook in plan.sections() and section_record(plan, section.notebook) is not None
+    counted = Counter(row["verdict"] for row in rows)
+    return {
+        "paper": paper.paper,
+        "section": name,
+        "title": section.title,
+        "verdicts": dict(counted) if rows else {"not run": 0},
+        "runs": f"{sum(path.is_file() for path in wanted)} of {len(wanted)}" if wanted else "none needed" if section.notebook else "",
+        "page": f"{section.notebook}.html" if executed else "",
+    }

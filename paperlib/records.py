@@ -1,0 +1,200 @@
+"""Records: what a notebook leaves behind. A record that exists means the notebook is done."""
+
+import hashlib
+import json
+import os
+import platform
+import shlex
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from paperlib import code, paths
+from paperlib.errors import InputError
+from paperlib.parameters import MODELS, Parameters, profiles, validated
+from paperlib.parameters.cells import notebook_path
+
+NAMING = ("task", "method", "seed", "backbone", "source")
+VERSIONED = ("torch", "transformers", "datasets", "numpy", "scikit-learn", "scipy", "papermill")
+
+
+class Record(BaseModel):
+    """One notebook's outcome, as stored in ``record.json``."""
+
+    model_config = ConfigDict(extra="forbid")
+    schema_version: Literal[1] = 1
+    notebook: str
+    parameters: dict[str, Any]
+    results: dict[str, Any]
+    verdicts: list[dict[str, Any]] = []
+    runs: list[str] = []
+    cost: dict[str, Any] = {}
+    provenance: dict[str, Any] = {}
+
+
+def path_of(notebook: str, parameters: dict[str, Any]) -> Path:
+    """Where the record of this notebook with these parameters lies, for the code as it is now.
+
+    ``<results>/<notebook>/<readable name>-<hash>/record.json``: the hash covers all parameters, the code
+    (:func:`paperlib.code.fingerprint`) and, for a section, the runs it reads.
+    """
+    behind = [relative(path_of(job.notebook, job.parameters)) for job in runs_behind(notebook, parameters)]
+    content = [notebook, parameters, code.fingerprint(notebook), behind]
+    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    readable = [
+        str(parameters[name]).rstrip("/").rpartition("/")[2]
+        for name in ("profile", "task", "method", "backbone", "source") if parameters.get(name)
+    ]
+    seed = [f"seed{parameters['seed']}"] if "seed" in parameters else []
+    return paths.results() / notebook / "-".join([*readable, *seed, key]) / "record.json"
+
+
+def runs_behind(notebook: str, parameters: dict[str, Any]) -> list[profiles.Job]:
+    """The runs a section reads at the profile it is opened with; none for other notebooks."""
+    if "profile" not in parameters or notebook == "overview":
+        return []
+    return profiles.run_jobs(parameters["profile"], notebook, profiles.overrides_of(parameters))
+
+
+def relative(path: Path) -> str:
+    """``path`` below the results folder, in POSIX form."""
+    return path.relative_to(paths.results()).as_posix()
+
+
+def read(path: Path) -> Record:
+    """The record at ``path``; InputError if it is not a record of this schema."""
+    try:
+        return Record.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InputError(f"{path}: not a record of schema 1 ({where}); delete it and run the notebook again") from None
+
+
+def write(path: Path, record: Record) -> None:
+    """Store the record in one atomic step: a reader sees all of it or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(record.model_dump(), indent=1, sort_keys=True, allow_nan=False)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as part:
+        part.write(text)
+        part.flush()
+        os.fsync(part.fileno())
+    os.replace(part.name, path)
+
+
+def command(notebook: str, parameters: dict[str, Any]) -> str:
+    """The shell command that runs this notebook with these parameters."""
+    return f"paperlib run {notebook} --json {shlex.quote(json.dumps(parameters))}"
+
+
+@dataclass
+class Run:
+    """An open notebook: its validated parameters, its folder, and the record still to be written."""
+
+    notebook: str
+    parameters: Parameters
+    path: Path
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def folder(self) -> Path:
+        """Folder of this run: record, executed notebook, and checkpoint while it is unfinished."""
+        return self.path.parent
+
+    def records(self) -> tuple[list[Record], list[profiles.Job]]:
+        """Records of the runs behind this section, and the jobs that have none yet, in the profile's order."""
+        done, missing = [], []
+        for job in runs_behind(self.notebook, self.parameters.model_dump()):
+            path = path_of(job.notebook, job.parameters)
+            done.append(read(path)) if path.is_file() else missing.append(job)
+        return done, missing
+
+    @property
+    def reproduce_command(self) -> str:
+        """The command that makes the records this section reads."""
+        from paperlib.plan import Plan
+
+        parameters = self.parameters.model_dump()
+        return Plan(parameters["profile"], profiles.overrides_of(parameters)).command(self.notebook)
+
+    def tell_missing(self, missing: list[profiles.Job]) -> None:
+        """Say which runs this section still lacks, and the command that makes them; nothing if it lacks none."""
+        if missing:
+            print(f"{len(missing)} runs are missing; this makes them:\n  {self.reproduce_command}")
+        for job in missing:
+            print("  missing:", ", ".join(f"{name} {job.parameters[name]}" for name in NAMING if name in job.parameters))
+
+    def finish(self, results: dict[str, Any], verdicts=(), cost=None, environment=None) -> Path:
+        """Write the record, last of all.
+
+        ``results``: plain JSON, no timings. ``cost``: what :meth:`paperlib.measure.Meter.cost` returns. ``environment``: device,
+        precision, threads and determinism, as :func:`paperlib.measure.environment` tells them.
+        """
+        parameters = self.parameters.model_dump()
+        behind = [path_of(job.notebook, job.parameters) for job in runs_behind(self.notebook, parameters)]
+        wall = (datetime.now(UTC) - self.started).total_seconds()
+        record = Record(
+            notebook=self.notebook,
+            parameters=parameters,
+            results=results,
+            verdicts=list(verdicts),
+            runs=[relative(path) for path in behind if path.is_file()],
+            cost={"wall_seconds": wall, **(cost or {})},
+            provenance={**provenance(self.notebook, parameters), **(environment or {})},
+        )
+        write(self.path, record)
+        print(f"record: {self.path}")
+        return self.path
+
+
+def begin(notebook: str, variables: dict[str, Any]) -> Run:
+    """Open a notebook: validate what its parameters cell set, and print the context of the run.
+
+    ``variables`` is the notebook's ``globals()``. InputError names every mistaken value in one line.
+    """
+    model = MODELS[notebook]
+    parameters = validated(model, notebook, {name: variables[name] for name in model.model_fields})
+    run = Run(notebook, parameters, path_of(notebook, parameters.model_dump()))
+    stamp = provenance(notebook, parameters.model_dump())
+    state = " with uncommitted changes" if stamp["git_dirty"] else ""
+    print(f"{notebook} at {stamp['git_sha'][:12]}{state}")
+    print(" ".join(f"{name}={value!r}" for name, value in parameters.model_dump().items()))
+    return run
+
+
+def provenance(notebook: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Where a result came from: code, versions, machine, and the command that repeats it."""
+    sha, dirty = _git_state()
+    return {
+        "git_sha": sha,
+        "git_dirty": dirty,
+        "notebook_sha256": hashlib.sha256(notebook_path(notebook).read_bytes()).hexdigest(),
+        "code_sha256": code.fingerprint(notebook),
+        "versions": {name: _version(name) for name in VERSIONED},
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command(notebook, parameters),
+    }
+
+
+@lru_cache(maxsize=1)
+def _git_state() -> tuple[str, bool]:
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", paths.ROOT, *arguments], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    return git("rev-parse", "HEAD") or "no commit", bool(git("status", "--porcelain"))
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

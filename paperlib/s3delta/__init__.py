@@ -1,0 +1,1 @@
+"""S3Delta: sparse structure search for delta tuning."""

@@ -1,0 +1,39 @@
+"""Which rules write which task."""
+
+from paperlib.tasks.diagnostics import (
+    acceptability,
+    causes,
+    commitment,
+    entailment,
+    paraphrase,
+    questions,
+    reading,
+    scenes,
+    science,
+    senses,
+    sentiment,
+    similarity,
+)
+from paperlib.tasks.diagnostics.drawing import Rule
+
+# generate() draws a family from each rule in turn, so that rules have equal shares (of families).
+GRAMMARS: dict[str, tuple[Rule, ...]] = {
+    "cola": acceptability.RULES,
+    "sst2": sentiment.RULES,
+    "mrpc": paraphrase.RULES,
+    "stsb": similarity.RULES,
+    "qqp": questions.DUPLICATES,
+    "mnli": entailment.THREE_WAY,
+    "qnli": questions.ANSWERS,
+    "rte": entailment.TWO_WAY,
+    "boolq": reading.YES_NO,
+    "cb": commitment.RULES,
+    "copa": causes.RULES,
+    "multirc": reading.SEVERAL_ANSWERS,
+    "record": reading.CLOZE,
+    "superglue_rte": entailment.TWO_WAY,
+    "wic": senses.RULES,
+    "snli": scenes.SNLI,
+    "sick": scenes.SICK,
+    "scitail": science.RULES,
+}

@@ -1,0 +1,356 @@
+"""Reading short passages: yes or no (BoolQ), which answers (MultiRC), whose name is missing (ReCoRD).
+
+The passages are generated worlds of two or three people, in the spirit of bAbI (Weston et al. 2015): each
+is told twice as much as is asked, and every wrong answer is the right one for somebody else in the
+passage.
+"""
+
+from paperlib.tasks.diagnostics.drawing import Draw
+from paperlib.tasks.diagnostics.english import a, participle, past, question, sentence
+from paperlib.tasks.diagnostics.lexicon import (
+    CITIES,
+    COLORS,
+    COMPARATIVES,
+    DAYS,
+    INTRANSITIVE,
+    KINDS,
+    MEN,
+    MONTHS,
+    NAMES,
+    PEOPLE,
+    PLACES,
+    REVERSIBLE,
+    WOMEN,
+)
+
+SPORTS = tuple("tennis golf hockey chess soccer cricket".split())
+SHOPS = tuple("bakery bank library museum theater zoo market pharmacy cinema gallery".split())
+
+# topic: (how it is told of {who}, how it is asked of {who}, the values)
+TOPICS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    ("{who} lives in {value}", "does {who} live in {value}", CITIES),
+    ("{who} works as a {value}", "is {who} a {value}", tuple(job for job in PEOPLE if job[0] not in "aeiou")),
+    ("{who} plays the {value}", "can {who} play the {value}", KINDS["instrument"]),
+    ("{who} is fond of {value}", "does {who} like {value}", SPORTS),
+    (
+        "{who} owns a {value}",
+        "does a {value} belong to {who}",
+        ("dog", "cat", "horse", "goat", "rabbit", "pig"),
+    ),
+    (
+        "{who} was born in {value}",
+        "is {value} the month when {who} was born",
+        ("January", "March", "April", "June", "July", "October"),
+    ),
+    ("{who} drives a {value}", "does {who} have a {value}", KINDS["vehicle"]),
+)
+
+
+def passage(*sentences: str) -> str:
+    return " ".join(map(sentence, sentences))
+
+
+def couple(draw: Draw) -> tuple[tuple[str, str], tuple[str, str]]:
+    """A woman and a man with their pronouns, in random order."""
+    one, other = draw.some(((draw.one(WOMEN), "she"), (draw.one(MEN), "he")), 2)
+    return one, other
+
+
+def one_or_two(draw: Draw) -> list[tuple]:
+    """Two people, two topics: the asked value is stated of the asked person, of the other one, or of
+    nobody.
+    """
+    (one, pronoun), (other, other_pronoun) = couple(draw)
+    (tell, ask, values), (more, _, further) = draw.some(TOPICS, 2)
+    (mine, yours, nobodys), (also, too) = draw.some(values, 3), draw.some(further, 2)
+    told = passage(
+        tell.format(who=one, value=mine),
+        more.format(who=pronoun, value=also),
+        tell.format(who=other, value=yours),
+        more.format(who=other_pronoun, value=too),
+    )
+    who, right, wrong = draw.one(((one, mine, yours), (other, yours, mine)))
+    return [
+        (question(ask.format(who=who, value=right)), told, "true"),
+        (question(ask.format(who=who, value=draw.one((wrong, nobodys, nobodys)))), told, "false"),
+    ]
+
+
+def one_person(draw: Draw) -> list[tuple]:
+    """One person, three topics: the asked value is the stated one or another."""
+    who, pronoun = couple(draw)[0]
+    topics = draw.some(TOPICS, 3)
+    facts = [(topic, *draw.some(topic[2], 2)) for topic in topics]
+    told = passage(
+        *(
+            tell.format(who=pronoun if i else who, value=value)
+            for i, ((tell, _, _), value, _) in enumerate(facts)
+        )
+    )
+    (_, ask, _), right, wrong = draw.one(facts)
+    return [
+        (question(ask.format(who=who, value=right)), told, "true"),
+        (question(ask.format(who=who, value=wrong)), told, "false"),
+    ]
+
+
+def except_one(draw: Draw) -> list[tuple]:
+    """What holds of all but one (exceptives)."""
+    (one, other), day = draw.some(SHOPS, 2), draw.one(DAYS)
+    city = draw.one(CITIES)
+    open_, closed = draw.some(("open", "closed"), 2)
+    told = passage(
+        f"everything in {city} is {open_} on {day}, except the {one}",
+        f"the {draw.fill('[mayor|council|owner|union]')} wanted it so",
+        f"visitors still come to see the {other}",
+    )
+    rows = [(one, closed, "true"), (one, open_, "false"), (other, open_, "true"), (other, closed, "false")]
+    true, false = draw.one((rows[0], rows[2])), draw.one((rows[1], rows[3]))
+    return [
+        (question(f"is the {shop} in {city} {state} on {day}"), told, label)
+        for shop, state, label in (true, false)
+    ]
+
+
+def change(draw: Draw) -> list[tuple]:
+    """What was, and what is (state change)."""
+    who, (here, there) = draw.one(NAMES), draw.some(CITIES, 2)
+    month = draw.fill("[last year|in May|two years ago|after the war|in spring]")
+    told = passage(
+        f"{who} used to live in {here}",
+        draw.fill(f"{month} {who} moved to {there} to work as a [nurse|baker|guard|waiter|driver]"),
+        draw.fill(
+            f"{who} [often|sometimes|never] [writes|talks|thinks] about [the old days|those years|the past]"
+        ),
+    )
+    now, before = f"does {who} live in {{}} now", f"did {who} live in {{}} before"
+    right, wrong = draw.one(
+        ((now.format(there), now.format(here)), (before.format(here), before.format(there)))
+    )
+    return [(question(right), told, "true"), (question(wrong), told, "false")]
+
+
+YES_NO = (one_or_two, one_person, except_one, one_or_two, one_person, change)
+
+
+# MultiRC: topic: (how it is told, how it is asked; the answer is the name)
+DUTIES = (
+    (
+        "brought {value}",
+        "who brought {value}",
+        ("the cake", "the wine", "some flowers", "a guitar", "two chairs", "the bread"),
+    ),
+    (
+        "cleaned {value}",
+        "who cleaned {value}",
+        ("the kitchen", "the windows", "the garage", "the car", "the stairs", "the oven"),
+    ),
+    (
+        "paid for {value}",
+        "who paid for {value}",
+        ("the taxi", "the tickets", "the dinner", "the hotel", "the repair", "the music"),
+    ),
+    (
+        "forgot {value}",
+        "who forgot {value}",
+        ("the keys", "the map", "the passport", "the umbrella", "the camera", "the phone"),
+    ),
+    (
+        "visited {value}",
+        "who went to see {value}",
+        ("the castle", "the museum", "the zoo", "the old church", "the harbor", "the market"),
+    ),
+)
+OCCASIONS = "[the party|the trip|the wedding|the picnic|the school feast|the journey|the holiday] in {city}"
+
+
+def who_did(draw: Draw) -> list[tuple]:
+    """Which of four people did the asked thing: two of them, while a third did something of the same sort,
+    and the fourth is not mentioned.
+    """
+    one, two, three, stranger = draw.some(NAMES, 4)
+    tell, ask, values = draw.one(DUTIES)
+    mine, yours = draw.some(values, 2)
+    occasion = draw.fill(OCCASIONS, city=draw.one(CITIES))
+    deeds = draw.some(
+        (f"{one} and {two} {tell.format(value=mine)}", f"{three} {tell.format(value=yours)}"), 2
+    )
+    told = passage(draw.fill(f"{occasion} [began|started|was planned] on {draw.one(DAYS)}"), *deeds)
+    asked = question(f"{ask.format(value=mine)} for {occasion}")
+    return [
+        (told, asked, who, "true" if who in (one, two) else "false")
+        for who in sorted((one, two, three, stranger))
+    ]
+
+
+def where_now(draw: Draw) -> list[tuple]:
+    """Which things a person has at the end, after one was given away."""
+    one, other = draw.some(NAMES, 2)
+    kept, given, own, never = (
+        a(thing)
+        for thing in draw.some(
+            sum((KINDS[kind] for kind in ("instrument", "garment", "fruit", "tool")), ()), 4
+        )
+    )
+    city = draw.one(CITIES)
+    told = passage(
+        f"in {city}, {one} bought {kept} and {given}",
+        f"{other} bought {own} and looked at {never}",
+        f"later {one} gave {other} the {given.split()[1]}",
+    )
+    who = draw.one((one, other))
+    has = {one: (kept,), other: (given, own)}[who]
+    asked = question(draw.fill(f"what [does {who} have|belongs to {who}] after the day in {city}"))
+    return [
+        (told, asked, thing, "true" if thing in has else "false")
+        for thing in sorted((kept, given, own, never))
+    ]
+
+
+def which_traits(draw: Draw) -> list[tuple]:
+    """Two people, two facts each; two facts of the asked one are offered with one of the other and one of
+    nobody.
+    """
+    (one, pronoun), (other, other_pronoun) = couple(draw)
+    (tell, _, values), (more, _, further) = draw.some(TOPICS, 2)
+    (mine, yours, nobodys), (also, too) = draw.some(values, 3), draw.some(further, 2)
+    told = passage(
+        tell.format(who=one, value=mine),
+        more.format(who=pronoun, value=also),
+        tell.format(who=other, value=yours),
+        more.format(who=other_pronoun, value=too),
+    )
+    who, rest, right, wrong = draw.one(
+        ((one, other, (mine, also), (yours, too)), (other, one, (yours, too), (mine, also)))
+    )
+    asked = question(
+        draw.fill(
+            f"[what does the text say about {who} but not about"
+            f"|what do we learn about {who} but not about|what is true of {who} but not of] {rest}"
+        )
+    )
+    return [
+        (told, asked, value, "true" if value in right else "false")
+        for value in sorted((*right, draw.one(wrong), nobodys))
+    ]
+
+
+SEVERAL_ANSWERS = (who_did, which_traits, where_now)
+
+
+def cloze(told: str, query: str, entities: list[str], answer: str) -> list[tuple]:
+    """A row of ReCoRD: `entities` in the order of the passage; the label is the index of the answer."""
+    order = sorted(entities, key=told.index)
+    return [(told, sentence(query), order, [answer], order.index(answer))]
+
+
+# how it is told, and as a gap for the person and for the city
+ABODES = (
+    (
+        "{who} moved to {city}",
+        "@placeholder found a new home in {city}",
+        "{who} found a new home in @placeholder",
+    ),
+    (
+        "{who} bought a house in {city}",
+        "a house in {city} was bought by @placeholder",
+        "{who} became the owner of a house in @placeholder",
+    ),
+    (
+        "{who} opened a shop in {city}",
+        "the shop of @placeholder opened in {city}",
+        "the shop of {who} opened in @placeholder",
+    ),
+    (
+        "{who} studied in {city}",
+        "@placeholder was a student in {city}",
+        "{who} was a student in @placeholder",
+    ),
+)
+
+
+def who_has_it(draw: Draw) -> list[tuple]:
+    """Transfer: who gave, who got."""
+    one, other, third = draw.some(NAMES, 3)
+    thing = f"{draw.one(COLORS)} {draw.one(KINDS[draw.one(('instrument', 'tool', 'vehicle'))])}"
+    give, take = draw.one((("sold", "bought"), ("lent", "borrowed"), ("gave", "got")))
+    city = draw.one(CITIES)
+    told = passage(
+        f"{third} has known {one} and {other} since {draw.fill('[school|childhood|last year|the war]')}",
+        draw.one((f"{one} {give} {other} {a(thing)}", f"{other} {take} {a(thing)} from {one}")),
+        f"it was in {city}",
+    )
+    query, answer = draw.one(
+        (
+            (f"the {thing} is now in the house of @placeholder", other),
+            (f"@placeholder no longer has the {thing}", one),
+            (f"@placeholder did not see the {thing}", third),
+        )
+    )
+    return cloze(told, query, [one, other, third, city], answer)
+
+
+def who_and_where(draw: Draw) -> list[tuple]:
+    """Two people, two cities: the gap wants a person or a city, and the right one."""
+    (one, two), (here, there) = draw.some(NAMES, 2), draw.some(CITIES, 2)
+    said, of_person, of_city = draw.one(ABODES)
+    month, further = draw.some(MONTHS, 2)
+    told = passage(
+        f"in {month} {said.format(who=one, city=here)}",
+        f"in {further} {said.format(who=two, city=there)}",
+        draw.fill(f"[both|they] like {draw.one(SPORTS)}"),
+    )
+    query, answer = draw.one(
+        (
+            (of_person.format(city=here), one),
+            (of_person.format(city=there), two),
+            (of_city.format(who=one), here),
+            (of_city.format(who=two), there),
+        )
+    )
+    when = month if answer in (one, here) else further
+    return cloze(told, f"in {when} {query}", [one, two, here, there], answer)
+
+
+def who_was_it(draw: Draw) -> list[tuple]:
+    """Active in the passage, passive in the query, or the other way round."""
+    one, other, third = draw.some(NAMES, 3)
+    first, second = draw.some(REVERSIBLE, 2)
+    place = draw.one(PLACES)
+    told = passage(
+        f"in the {place} {one} {past(first)} {other}",
+        f"then {other} {past(second)} {third}",
+        draw.fill(f"[everybody|nobody] {past(draw.one(INTRANSITIVE))}"),
+    )
+    query, answer = draw.one(
+        (
+            (f"in the {place} @placeholder was {participle(first)} by {one}", other),
+            (f"then @placeholder was {participle(second)} by {other}", third),
+            (f"{other} was {participle(first)} by @placeholder", one),
+        )
+    )
+    return cloze(told, query, [one, other, third], answer)
+
+
+def who_is_first(draw: Draw) -> list[tuple]:
+    """A superlative over two comparatives."""
+    people, (more, less) = draw.some(NAMES, 3), draw.one(COMPARATIVES)
+    one, two, three = people
+    city = draw.one(CITIES)
+    told = passage(
+        f"{one} is {more} than {two}",
+        f"{three} is {less} than {two}",
+        draw.fill(f"all three [met|grew up|study|work] in {city}"),
+    )
+    best, worst = (word[:-1] + "st" for word in (more, less))
+    query, answer = draw.one(
+        (
+            (f"the {best} of the three from {city} is @placeholder", one),
+            (f"the {worst} of the three from {city} is @placeholder", three),
+            (f"neither the {best} nor the {worst} of those from {city} is @placeholder", two),
+        )
+    )
+    return cloze(told, query, people, answer)
+
+
+CLOZE = (who_and_where, who_has_it, who_and_where, who_was_it, who_is_first)

@@ -1,0 +1,94 @@
+"""Checkpoints: everything an interrupted run needs to go on exactly, in one safetensors file, written atomically."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, safe_open, save_file
+
+from paperlib.training.method import Method
+
+NAME = "checkpoint.safetensors"
+BEST = "best.safetensors"
+
+
+def save(
+    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, method: Method, generator: np.random.Generator, state: dict[str, Any]
+) -> None:
+    """Write weights, moments, method state and both random generators; ``state`` is the loop's own, plain JSON."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    tensors = {f"model.{name}": parameter.detach() for parameter, name in names.items()}
+    for parameter, moments in optimizer.state.items():
+        tensors |= {f"optimizer.{names[parameter]}.{key}": value for key, value in moments.items()}
+    tensors |= {f"method.{name}": tensor for name, tensor in method.state_dict().items()}
+    tensors["rng.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["rng.cuda"] = torch.cuda.get_rng_state()
+    text = {"state": json.dumps(state), "generator": json.dumps(generator.bit_generator.state, default=_plain)}
+    _write(folder / NAME, tensors, text)
+
+
+def load(
+    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, method: Method, generator: np.random.Generator
+) -> dict[str, Any] | None:
+    """Put everything :func:`save` wrote back in place and return the loop's state; None if there is no checkpoint."""
+    path = folder / NAME
+    if not path.is_file():
+        return None
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        text = file.metadata()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[f"model.{name}"])
+            # The optimizer's own step counter is a tensor too: all three are keyed by the parameter's name.
+            moments = {key: tensors.get(f"optimizer.{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
+            if moments["step"] is not None:
+                optimizer.state[parameter] = {
+                    key: value.to(parameter.device if key != "step" or value.is_cuda else "cpu") for key, value in moments.items()
+                }
+    prefix = "method."
+    method.load_state_dict({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
+    torch.set_rng_state(tensors["rng.cpu"])
+    if "rng.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["rng.cuda"])
+    generator.bit_generator.state = _arrays(json.loads(text["generator"]))
+    return json.loads(text["state"])
+
+
+def save_best(folder: Path, model: torch.nn.Module) -> None:
+    """Keep the weights that did best on validation so far."""
+    _write(folder / BEST, {name: parameter.detach() for name, parameter in model.named_parameters()}, {})
+
+
+def load_best(folder: Path, model: torch.nn.Module) -> None:
+    """Take back the weights that did best on validation."""
+    tensors = load_file(folder / BEST)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(tensors[name])
+
+
+def clear(folder: Path) -> None:
+    """Remove what a finished run no longer needs."""
+    for name in (NAME, BEST):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _write(path: Path, tensors: dict[str, torch.Tensor], text: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata=text)
+    os.replace(part, path)
+
+
+def _plain(value):
+    return [int(word) for word in value] if isinstance(value, np.ndarray) else int(value)
+
+
+def _arrays(state: dict[str, Any]) -> dict[str, Any]:
+    words = {key: np.array(value, dtype=np.uint64) for key, value in state["state"].items()}
+    return {**state, "state": words}

@@ -1,0 +1,221 @@
+"""The training loop that every method of every paper runs on."""
+
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import get_linear_schedule_with_warmup
+
+from paperlib import measure
+from paperlib.kernels.dropout import FastDropout
+from paperlib.training import checkpoint
+from paperlib.training.batches import epoch_batches
+from paperlib.training.method import Method
+from paperlib.training.problem import Problem
+
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train. ``clip_norm`` bounds the global gradient norm; ``warmup_ratio`` is a share of all optimizer steps."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+    accumulation: int = 1
+    warmup_ratio: float = 0.1
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    precision: str = "auto"
+    checkpoint_seconds: float = 30.0
+
+    @classmethod
+    def of(cls, parameters) -> "Settings":
+        """The settings among a run's parameters."""
+        return cls(**{each.name: getattr(parameters, each.name) for each in fields(cls)})
+
+    def steps_per_epoch(self, rows: int) -> int:
+        """Optimizer steps of one pass over ``rows`` rows."""
+        return math.ceil(math.ceil(rows / self.batch_size) / self.accumulation)
+
+    def total_steps(self, rows: int) -> int:
+        """T, optimizer steps of the whole run."""
+        return self.epochs * self.steps_per_epoch(rows)
+
+
+@dataclass
+class Outcome:
+    """What a training run found; plain JSON in all fields but ``scores`` (the model's answers to the test rows).
+
+    ``losses``: training loss of every optimizer step. ``validation``: metrics after each epoch, empty when nothing is selected.
+    ``selected_epoch``: the epoch whose weights were tested (the last one when nothing is selected). ``skipped_steps``: steps whose loss was not
+    finite. ``test``: metrics on the test rows.
+    """
+
+    losses: list[float]
+    validation: list[dict[str, float]]
+    selected_epoch: int
+    skipped_steps: int
+    tokens: int
+    test: dict[str, float]
+    scores: Any = field(repr=False)
+
+    def results(self, problem: Problem) -> dict[str, Any]:
+        """Everything a record keeps: no timings, only what the same run gives again.
+
+        ``correct``: 1 or 0 per test row, in the split's order, or None where right and wrong is no matter of one class. ``degenerate``: the model
+        gives every test row the same class.
+        """
+        predicted = problem.classes(self.scores)
+        return {
+            "test": self.test,
+            "validation": self.validation,
+            "selected_epoch": self.selected_epoch,
+            "losses": self.losses,
+            "skipped_steps": self.skipped_steps,
+            "tokens": self.tokens,
+            "train_rows": len(problem.train),
+            "test_rows": len(problem.test),
+            "correct": None if predicted is None else [int(right) for right in predicted == problem.test.gold],
+            "degenerate": predicted is not None and len(set(predicted.tolist())) == 1,
+        }
+
+
+class Loop:
+    """One training run: step by step, resumable at any of them."""
+
+    def __init__(self, problem: Problem, method: Method, settings: Settings, folder: Path | None = None):
+        self.problem, self.method, self.settings, self.folder = problem, method, settings, folder
+        self.model = problem.model.to(measure.device()).train()
+        self.device, self.precision = measure.device(), measure.precision(settings.precision)
+        # A stream of its own for dropout and whatever methods draw, so that loading a model elsewhere changes nothing here.
+        torch.manual_seed(settings.seed)
+        self.generator = np.random.Generator(np.random.SFC64(settings.seed))
+        self.steps_per_epoch = settings.steps_per_epoch(len(problem.train))
+        self.total_steps = settings.total_steps(len(problem.train))
+        method.attach(self.model, self.total_steps)
+        self.optimizer = adamw(self.model, settings)
+        self.state = {"step": 0, "losses": [], "validation": [], "selected_epoch": 0, "skipped": 0, "tokens": 0}
+        self.resumed = folder is not None and self._load()
+        self.schedule = get_linear_schedule_with_warmup(
+            self.optimizer, math.ceil(settings.warmup_ratio * self.total_steps), self.total_steps, last_epoch=self.state["step"] - 1
+        )
+        if not self.resumed:
+            method.prepare(problem)
+
+    def run(self) -> Outcome:
+        """Train to the end, test once, and return what was found."""
+        written = time.monotonic()
+        with tqdm(total=self.total_steps, initial=self.state["step"], unit="step", mininterval=1.0) as bar:
+            while self.state["step"] < self.total_steps:
+                for micro_batches in self._remaining_of_epoch():
+                    self.step(micro_batches)
+                    bar.update()
+                    if self.folder and time.monotonic() - written > self.settings.checkpoint_seconds:
+                        self._save()
+                        written = time.monotonic()
+                self._end_of_epoch()
+        return self._outcome()
+
+    def step(self, micro_batches: list[np.ndarray]) -> None:
+        """One optimizer step over one or more micro-batches of row numbers."""
+        step, state = self.state["step"] + 1, self.state
+        rows = sum(len(indices) for indices in micro_batches)
+        total = 0.0
+        for indices in micro_batches:
+            batch = self.problem.batch(self.problem.train, indices)
+            with self.method.forward_weights(step), self._autocast(), self._dropout():
+                loss = self.method.loss(self.problem, batch) * (len(indices) / rows)
+            loss.backward()
+            total += loss.item()
+            state["tokens"] += int(self.problem.train.lengths[indices].sum()) * self.problem.train.choices
+        state["losses"].append(total)
+        if math.isfinite(total):
+            self._update(step)
+        else:
+            state["skipped"] += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.step()
+        state["step"] = step
+
+    def _update(self, step: int) -> None:
+        self.method.after_backward(step)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        self.method.after_clipping(step, self.optimizer)
+        self.optimizer.step()
+        self.method.after_step(step, self.optimizer)
+
+    def _autocast(self):
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    def _dropout(self):
+        return FastDropout(self.generator) if self.device.type == "cpu" else nullcontext()
+
+    def _remaining_of_epoch(self):
+        epoch, done = divmod(self.state["step"], self.steps_per_epoch)
+        batches = epoch_batches(self.problem.train.lengths, self.settings.batch_size, self.settings.seed, epoch)
+        size = self.settings.accumulation
+        steps = [batches[start : start + size] for start in range(0, len(batches), size)]
+        return steps[done:]
+
+    def _end_of_epoch(self) -> None:
+        if self.problem.validation is None:
+            return
+        scores = self._scores(self.problem.validation)
+        metrics = self.problem.evaluate(self.problem.validation, scores)
+        history, main = self.state["validation"], self.problem.task.metrics[0]
+        history.append(metrics)
+        # Ties go to the later epoch, which has seen more.
+        if metrics[main] >= max(past[main] for past in history):
+            self.state["selected_epoch"] = len(history)
+            checkpoint.save_best(self.folder, self.model)
+        self._save()
+
+    def _scores(self, rows):
+        with self._autocast():
+            return self.problem.scores(rows, EVALUATION_BATCH)
+
+    def _outcome(self) -> Outcome:
+        state = self.state
+        if self.problem.validation is not None:
+            checkpoint.load_best(self.folder, self.model)
+        scores = self._scores(self.problem.test)
+        return Outcome(
+            losses=state["losses"],
+            validation=state["validation"],
+            selected_epoch=state["selected_epoch"] or self.settings.epochs,
+            skipped_steps=state["skipped"],
+            tokens=state["tokens"],
+            test=self.problem.evaluate(self.problem.test, scores),
+            scores=scores,
+        )
+
+    def _save(self) -> None:
+        checkpoint.save(self.folder, self.model, self.optimizer, self.method, self.generator, self.state)
+
+    def _load(self) -> bool:
+        state = checkpoint.load(self.folder, self.model, self.optimizer, self.method, self.generator)
+        self.state = state or self.state
+        return state is not None
+
+
+def adamw(model: torch.nn.Module, settings: Settings) -> torch.optim.AdamW:
+    """AdamW (0.9, 0.999, 1e-8) with decay on all but biases and layer norms, in torch's fused form."""
+    kept = [p for name, p in model.named_parameters() if p.requires_grad and not _undecayed(name)]
+    plain = [p for name, p in model.named_parameters() if p.requires_grad and _undecayed(name)]
+    groups = [{"params": kept, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    for group in groups:
+        group["initial_lr"] = settings.learning_rate
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.learning_rate, eps=1e-8, fused=True)
+
+
+def _undecayed(name: str) -> bool:
+    return name.endswith(".bias") or "LayerNorm" in name or "layer_norm" in name
