@@ -1,6 +1,7 @@
 # The grid: every target is a record, made by the runner. `paperlib reproduce` writes the jobs file and calls this with it;
 # more machines: the same file with a cluster executor plugin (parameters/profiles/slurm).
 import json
+import re
 import sys
 
 with open(config["jobs"], encoding="utf-8") as file:
@@ -8,6 +9,10 @@ with open(config["jobs"], encoding="utf-8") as file:
 
 def job(wildcards):
     return JOBS[f"{wildcards.folder}/record.json"]
+
+# Records a section reads are plain files here: only the listed jobs are ours to make.
+wildcard_constraints:
+    folder="|".join(re.escape(record.removesuffix("/record.json")) for record in JOBS)
 
 rule all:
     input: list(JOBS)

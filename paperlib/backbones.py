@@ -14,7 +14,12 @@ from paperlib import paths
 from paperlib.errors import InputError
 
 DROPOUT_KEYS = (
-    "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "activation_dropout", "dropout_rate",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dropout",
+    "attention_dropout",
+    "activation_dropout",
+    "dropout_rate",
 )
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
@@ -162,7 +167,11 @@ def _pretrained(place, config, attention: str):
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     model = _model_class(config).from_pretrained(
-        place, config=config, use_safetensors=True, trust_remote_code=False,
-        attn_implementation=attention, dtype=torch.float32,
+        place,
+        config=config,
+        use_safetensors=True,
+        trust_remote_code=False,
+        attn_implementation=attention,
+        dtype=torch.float32,
     )
     return model

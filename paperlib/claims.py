@@ -1,7 +1,7 @@
 """Claims: what the appendices print, and the verdicts that evidence gives them."""
 
 import math
-from functools import lru_cache
+from functools import cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -50,7 +50,7 @@ class Paper(BaseModel):
     claims: list[Claim]
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(paper: str) -> Paper:
     """The claims of one paper; InputError says what is wrong in the file."""
     if paper not in PAPERS:
@@ -86,8 +86,14 @@ class Book:
         self._give(id, "reproduced" if close else "differs", ours, interval, n, reason)
 
     def holds(
-        self, id: str, holds: bool, ours: Any, reason: str, scale: Literal["full", "reduced"] = "full",
-        interval=None, n: int | None = None,
+        self,
+        id: str,
+        holds: bool,
+        ours: Any,
+        reason: str,
+        scale: Literal["full", "reduced"] = "full",
+        interval=None,
+        n: int | None = None,
     ) -> None:
         """A printed statement: does it hold? At a reduced scale its shape alone can: ``shape only``."""
         verdict = "differs" if not holds else "reproduced" if scale == "full" else "shape only"
@@ -128,10 +134,10 @@ class Book:
             }
             for v in sorted(self.verdicts, key=lambda v: order.index(v["verdict"]))
         ]
+        # A column nothing is said in takes room from the evidence.
+        frame = pd.DataFrame(rows).dropna(axis="columns", how="all")
         made_with = ", ".join(f"{name} {value}" for name, value in self.evidence.items())
-        figures.table(
-            pd.DataFrame(rows), f"Printed beside ours ({made_with})", formats={"verdict": figures.verdict_badge}
-        )
+        figures.table(frame, f"Printed beside ours ({made_with})", formats={"verdict": figures.verdict_badge})
 
     def _claim(self, id: str) -> Claim:
         if id not in self.claims:

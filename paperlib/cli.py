@@ -49,41 +49,69 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     run = commands.add_parser(
-        "run", help="execute one notebook", **form,
+        "run",
+        help="execute one notebook",
+        **form,
         description="Execute one notebook with strict parameters; its record is left under results/.",
         epilog="examples:\n  paperlib run runs/finetune -p task rte -p method dps_dense -p seed 3\n"
         "  paperlib run s3delta/c1_binary_concrete -p draws 200000",
     )
     run.add_argument("notebook", help="id of the notebook: its path below notebooks/ without .ipynb")
-    run.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter, VALUE as YAML")
+    run.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a parameter, VALUE as YAML"
+    )
     run.add_argument("--json", default="{}", metavar="OBJECT", help="parameters as one JSON object")
-    run.add_argument("--threads", type=_count, default=0, metavar="N", help="CPU threads of the kernel (default: all cores)")
+    run.add_argument(
+        "--threads", type=_count, default=0, metavar="N", help="CPU threads of the kernel (default: all cores)"
+    )
     run.add_argument("--quiet", action="store_true", help="no progress bar")
     run.set_defaults(command=_run)
 
     reproduce = commands.add_parser(
-        "reproduce", help="execute a profile's grid and render the report", **form,
+        "reproduce",
+        help="execute a profile's grid and render the report",
+        **form,
         description="Execute every run and section of a profile that has no record yet, then render the report.",
         epilog="examples:\n  paperlib reproduce laptop\n  paperlib reproduce laptop --only dps/a_case_study --jobs 2\n"
         "  paperlib reproduce glue --source directory --data ~/data --backbone minilm",
     )
     reproduce.add_argument("profile", help="a name in parameters/profiles/")
-    reproduce.add_argument("--only", action="append", default=[], metavar="SECTION", help="this section alone (may be repeated)")
-    reproduce.add_argument("--jobs", type=_count, default=0, metavar="N", help="notebooks at a time (default: one per core, or per GPU)")
-    reproduce.add_argument("--source", default="", choices=("", "hub", "directory", "diagnostics"), help="where rows come from")
-    reproduce.add_argument("--data", default="", metavar="DIR", help="folder with glue/, superglue/, nli/ (for --source directory)")
-    reproduce.add_argument("--backbone", default="", metavar="NAME", help="a named backbone, a local folder or a hub id")
+    reproduce.add_argument(
+        "--only", action="append", default=[], metavar="SECTION", help="this section alone (may be repeated)"
+    )
+    reproduce.add_argument(
+        "--jobs", type=_count, default=0, metavar="N", help="notebooks at a time (default: one per core, or per GPU)"
+    )
+    reproduce.add_argument(
+        "--source", default="", choices=("", "hub", "directory", "diagnostics"), help="where rows come from"
+    )
+    reproduce.add_argument(
+        "--data", default="", metavar="DIR", help="folder with glue/, superglue/, nli/ (for --source directory)"
+    )
+    reproduce.add_argument(
+        "--backbone", default="", metavar="NAME", help="a named backbone, a local folder or a hub id"
+    )
     reproduce.set_defaults(command=_reproduce)
 
-    report = commands.add_parser("report", help="render the report again", description="Render what has been executed to reports/index.html.")
+    report = commands.add_parser(
+        "report", help="render the report again", description="Render what has been executed to reports/index.html."
+    )
     report.set_defaults(command=_report)
 
-    claims = commands.add_parser("claims", help="every claim with its verdict", description="Every claim of the three appendices with its verdict.")
+    claims = commands.add_parser(
+        "claims",
+        help="every claim with its verdict",
+        description="Every claim of the three appendices with its verdict.",
+    )
     claims.add_argument("--json", action="store_true", help="a list of objects instead of a table")
     claims.set_defaults(command=_claims)
 
-    doctor = commands.add_parser("doctor", help="what this machine has and what each profile needs", description="Check Python, packages, "
-                                 "device, precision, memory, disk, sources and backbones, and what each profile needs and costs.")
+    doctor = commands.add_parser(
+        "doctor",
+        help="what this machine has and what each profile needs",
+        description="Check Python, packages, "
+        "device, precision, memory, disk, sources and backbones, and what each profile needs and costs.",
+    )
     doctor.set_defaults(command=_doctor)
     return parser
 

@@ -8,7 +8,7 @@ Comments and layout never count: modules are compared by their syntax trees.
 import ast
 import hashlib
 import json
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 from paperlib import paths
@@ -77,7 +77,7 @@ def _closure(source: str) -> set[str]:
     return reached
 
 
-@lru_cache(maxsize=None)
+@cache
 def _imports_of(name: str) -> frozenset[str]:
     file = _file(name)
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
@@ -86,12 +86,12 @@ def _imports_of(name: str) -> frozenset[str]:
     return frozenset(found | ({parent} if parent != "paperlib" else set()))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _file(name: str) -> Path | None:
     stem = paths.ROOT.joinpath(*name.split("."))
     return next((f for f in (stem.with_suffix(".py"), stem / "__init__.py") if f.is_file()), None)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _tree(source: str) -> str:
     return ast.dump(ast.parse(source))

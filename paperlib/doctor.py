@@ -43,7 +43,9 @@ def _software() -> bool:
 
 def _space() -> bool:
     memory, disk = psutil.virtual_memory(), shutil.disk_usage(paths.ROOT)
-    enough_memory = _line(memory.available > 3 * 2**30, "memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free")
+    enough_memory = _line(
+        memory.available > 3 * 2**30, "memory", f"{memory.available / 2**30:.1f} of {memory.total / 2**30:.1f} GiB free"
+    )
     enough_disk = _line(disk.free > 2 * 2**30, "disk", f"{disk.free / 2**30:.1f} GiB free below the project")
     return enough_memory and enough_disk
 
@@ -55,7 +57,11 @@ def _device() -> None:
 
 def _reach() -> None:
     online = _hub_reachable()
-    _line(online or None, "source hub", "reachable" if online else "not reachable: use --source directory --data DIR, or diagnostics")
+    _line(
+        online or None,
+        "source hub",
+        "reachable" if online else "not reachable: use --source directory --data DIR, or diagnostics",
+    )
     _line(True, "source diagnostics", "embedded")
     _line(None, "source directory", "give --data DIR with glue/, superglue/, nli/ in their official layouts")
     for name, entry in backbones.catalogue().items():
@@ -76,4 +82,6 @@ def _profiles() -> None:
         runs = plan.Plan(name, {}).runs(list(chosen.sections))
         done = sum(path.is_file() for path in runs)
         print(f"\nprofile {name}: {chosen.description}")
-        print(f"     {len(chosen.sections)} sections, {len(runs)} runs ({done} done), about {chosen.minutes:g} minutes; needs {chosen.needs}")
+        print(
+            f"     {len(chosen.sections)} sections, {len(runs)} runs ({done} done), about {chosen.minutes:g} minutes; needs {chosen.needs}"
+        )

@@ -56,7 +56,9 @@ def verdict_badge(verdict: str) -> Markup:
 def verdict_tally(counts: Mapping[str, int]) -> Markup:
     """Several verdicts with how often each was given, in the house's order; 0 stands for a section without claims yet."""
     told = [(word, counts[word]) for word in VERDICTS if word in counts]
-    return Markup(" ").join(Markup("{} {}").format(count, verdict_badge(word)) if count else verdict_badge(word) for word, count in told)
+    return Markup(" ").join(
+        Markup("{} {}").format(count, verdict_badge(word)) if count else verdict_badge(word) for word, count in told
+    )
 
 
 def link(address: str) -> Markup:
@@ -116,7 +118,9 @@ def seeds_and_interval(
     ax.set_ylabel(ylabel)
 
 
-def table(frame: pd.DataFrame, caption: str, formats: Mapping[str, Format] | None = None, sortable: bool = True) -> None:
+def table(
+    frame: pd.DataFrame, caption: str, formats: Mapping[str, Format] | None = None, sortable: bool = True
+) -> None:
     """Display ``frame`` as an accessible table: caption, header scopes, numbers right, all text escaped.
 
     ``formats``: column -> format spec (``".1%"``) or a function of the cell such as :func:`verdict_badge`;
@@ -207,7 +211,8 @@ def _html(columns: list[_Column], caption: str, sortable: bool) -> str:
     # The inline styles are for JupyterLab, which aligns every cell right; the report drops them for its own.
     # Cells may hold a dollar amount: JupyterLab must not read the body as math.
     heads = Markup("").join(
-        Markup('<th scope="col"{} style="text-align:{}">{}</th>').format(*_alignment(column), column.name) for column in columns
+        Markup('<th scope="col"{} style="text-align:{}">{}</th>').format(*_alignment(column), column.name)
+        for column in columns
     )
     rows = Markup("\n").join(_row(columns, row) for row in range(len(columns[0].cells)))
     table = Markup(

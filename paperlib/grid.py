@@ -40,12 +40,19 @@ def reproduce(chosen: plan.Plan, sections: list[str], jobs: int) -> list[Path]:
         runs = chosen.runs(sections)
         failed = _execute(runs, {path: [] for path in runs}, jobs, "runs")
         pages = chosen.pages(sections)
-        behind = {path: [p for p in map(plan.record_path, chosen.run_jobs(job.notebook)) if p.is_file()] for path, job in pages.items()}
+        behind = {
+            path: [p for p in map(plan.record_path, chosen.run_jobs(job.notebook)) if p.is_file()]
+            for path, job in pages.items()
+        }
         return failed + _execute(pages, behind, jobs, "sections")
 
 
 def _execute(wanted: dict[Path, profiles.Job], inputs: dict[Path, list[Path]], jobs: int, what: str) -> list[Path]:
-    stale = {path for path in wanted if path.is_file() and any(p.stat().st_mtime > path.stat().st_mtime for p in inputs[path])}
+    stale = {
+        path
+        for path in wanted
+        if path.is_file() and any(p.stat().st_mtime > path.stat().st_mtime for p in inputs[path])
+    }
     missing = {path: job for path, job in wanted.items() if path in stale or not path.is_file()}
     if not missing:
         print(f"{what}: all {len(wanted)} are done")
@@ -53,12 +60,18 @@ def _execute(wanted: dict[Path, profiles.Job], inputs: dict[Path, list[Path]], j
     for path in stale:
         path.unlink()
     process = _snakemake(missing, inputs, jobs)
-    with tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc=what, unit="notebook") as bar:
+    with tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc=what, unit="notebook", smoothing=0.1) as bar:
         while process.poll() is None:
             time.sleep(0.5)
-            bar.update(sum(path.is_file() for path in wanted) - bar.n)
-        bar.update(sum(path.is_file() for path in wanted) - bar.n)
+            _advance(bar, wanted)
+        _advance(bar, wanted)
     return [path for path in missing if not path.is_file()]
+
+
+def _advance(bar: tqdm, wanted: dict[Path, profiles.Job]) -> None:
+    done = sum(path.is_file() for path in wanted)
+    if done > bar.n:
+        bar.update(done - bar.n)
 
 
 def _snakemake(missing: dict[Path, profiles.Job], inputs: dict[Path, list[Path]], jobs: int) -> subprocess.Popen:
@@ -66,28 +79,50 @@ def _snakemake(missing: dict[Path, profiles.Job], inputs: dict[Path, list[Path]]
     listing.write_text(
         json.dumps(
             {
-                str(path): {"notebook": job.notebook, "parameters": job.parameters, "inputs": [str(p) for p in inputs[path]]}
+                str(path): {
+                    "notebook": job.notebook,
+                    "parameters": job.parameters,
+                    "inputs": [str(p) for p in inputs[path]],
+                }
                 for path, job in missing.items()
             }
         ),
         encoding="utf-8",
     )
     command = [
-        sys.executable, "-m", "snakemake", "--snakefile", str(paths.ROOT / "Snakefile"), "--directory", str(paths.results()),
-        "--cores", str(jobs), "--keep-going", "--rerun-incomplete", "--rerun-triggers", "input", "params", "mtime",
-        "--show-failed-logs", "--nocolor", "--config", f"jobs={listing}",
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--snakefile",
+        str(paths.ROOT / "Snakefile"),
+        "--directory",
+        str(paths.results()),
+        "--cores",
+        str(jobs),
+        "--keep-going",
+        "--rerun-incomplete",
+        "--rerun-triggers",
+        "input",
+        "params",
+        "mtime",
+        "--show-failed-logs",
+        "--nocolor",
+        "--config",
+        f"jobs={listing}",
     ]
-    log = open(paths.results() / "snakemake.log", "a", encoding="utf-8")  # noqa: SIM115
+    log = (paths.results() / "snakemake.log").open("a", encoding="utf-8")
     return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=paths.ROOT)
 
 
 @contextmanager
 def _only_one() -> Iterator[None]:
-    with open(paths.results() / ".reproduce.lock", "w", encoding="utf-8") as lock:
+    with (paths.results() / ".reproduce.lock").open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"another reproduce is at work in {paths.results()}; wait for it, or set PAPERLIB_RESULTS") from None
+            raise InputError(
+                f"another reproduce is at work in {paths.results()}; wait for it, or set PAPERLIB_RESULTS"
+            ) from None
         yield
 
 

@@ -79,6 +79,8 @@ def _millijoules() -> int | None:
         import pynvml
 
         pynvml.nvmlInit()
-        return pynvml.nvmlDeviceGetTotalEnergyConsumption(pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device()))
+        return pynvml.nvmlDeviceGetTotalEnergyConsumption(
+            pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
+        )
     except Exception:  # no driver library, or a card that does not count: the cost is then unknown, not an error
         return None

@@ -20,7 +20,8 @@ def _section_pages(chosen: plan.Plan, section: str) -> list[Page]:
     kind = "performance" if section.startswith("performance/") else "section"
     own = _page(plan.record_path(chosen.section_job(section)), f"{section}.html", section, kind)
     behind = [
-        _page(path, f"{job.notebook}/{path.parent.name}.html", path.parent.name, "run") for path, job in chosen.runs([section]).items()
+        _page(path, f"{job.notebook}/{path.parent.name}.html", path.parent.name, "run")
+        for path, job in chosen.runs([section]).items()
     ]
     return [page for page in (own, *behind) if page.notebook.is_file()]
 

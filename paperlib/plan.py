@@ -1,7 +1,6 @@
 """The plan: which notebooks a profile runs, in what order, and what of it is done."""
 
 import json
-import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,12 +41,7 @@ class Plan:
 
     def command(self, section: str | None = None) -> str:
         """The shell command that executes this plan, or one section of it."""
-        only = f" --only {section}" if section else ""
-        named = {"source": "--source", "data_dir": "--data", "backbone": "--backbone"}
-        usual = profiles.load(self.profile).defaults
-        asked = {key: value for key, value in self.overrides.items() if value and value != usual.get(key)}
-        options = "".join(f" {named[key]} {shlex.quote(value)}" for key, value in asked.items())
-        return f"paperlib reproduce {self.profile}{only}{options}"
+        return profiles.command(self.profile, self.overrides, section)
 
     def save(self) -> None:
         """Remember this plan as the one that report and claims show."""
@@ -132,7 +126,9 @@ def scoreboard(plan: Plan) -> list[dict[str, Any]]:
 
 def _score(plan: Plan, paper: claims.Paper, name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     section = paper.sections[name]
-    wanted = [record_path(job) for job in plan.run_jobs(section.notebook)] if section.notebook in plan.sections() else []
+    wanted = (
+        [record_path(job) for job in plan.run_jobs(section.notebook)] if section.notebook in plan.sections() else []
+    )
     executed = section.notebook in plan.sections() and section_record(plan, section.notebook) is not None
     counted = Counter(row["verdict"] for row in rows)
     return {
@@ -140,6 +136,10 @@ def _score(plan: Plan, paper: claims.Paper, name: str, rows: list[dict[str, Any]
         "section": name,
         "title": section.title,
         "verdicts": dict(counted) if rows else {"not run": 0},
-        "runs": f"{sum(path.is_file() for path in wanted)} of {len(wanted)}" if wanted else "none needed" if section.notebook else "",
+        "runs": f"{sum(path.is_file() for path in wanted)} of {len(wanted)}"
+        if wanted
+        else "none needed"
+        if section.notebook
+        else "",
         "page": f"{section.notebook}.html" if executed else "",
     }

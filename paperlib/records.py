@@ -50,7 +50,8 @@ def path_of(notebook: str, parameters: dict[str, Any]) -> Path:
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     readable = [
         str(parameters[name]).rstrip("/").rpartition("/")[2]
-        for name in ("profile", "task", "method", "backbone", "source") if parameters.get(name)
+        for name in ("profile", "task", "method", "backbone", "source")
+        if parameters.get(name)
     ]
     seed = [f"seed{parameters['seed']}"] if "seed" in parameters else []
     return paths.results() / notebook / "-".join([*readable, *seed, key]) / "record.json"
@@ -85,7 +86,7 @@ def write(path: Path, record: Record) -> None:
         part.write(text)
         part.flush()
         os.fsync(part.fileno())
-    os.replace(part.name, path)
+    Path(part.name).replace(path)
 
 
 def command(notebook: str, parameters: dict[str, Any]) -> str:
@@ -118,19 +119,19 @@ class Run:
     @property
     def reproduce_command(self) -> str:
         """The command that makes the records this section reads."""
-        from paperlib.plan import Plan
-
         parameters = self.parameters.model_dump()
-        return Plan(parameters["profile"], profiles.overrides_of(parameters)).command(self.notebook)
+        return profiles.command(parameters["profile"], profiles.overrides_of(parameters), self.notebook)
 
     def tell_missing(self, missing: list[profiles.Job]) -> None:
         """Say which runs this section still lacks, and the command that makes them; nothing if it lacks none."""
         if missing:
             print(f"{len(missing)} runs are missing; this makes them:\n  {self.reproduce_command}")
         for job in missing:
-            print("  missing:", ", ".join(f"{name} {job.parameters[name]}" for name in NAMING if name in job.parameters))
+            print(
+                "  missing:", ", ".join(f"{name} {job.parameters[name]}" for name in NAMING if name in job.parameters)
+            )
 
-    def finish(self, results: dict[str, Any], verdicts=(), cost=None, environment=None) -> Path:
+    def finish(self, results: dict[str, Any], verdicts=(), cost=None, environment=None) -> None:
         """Write the record, last of all.
 
         ``results``: plain JSON, no timings. ``cost``: what :meth:`paperlib.measure.Meter.cost` returns. ``environment``: device,
@@ -149,8 +150,7 @@ class Run:
             provenance={**provenance(self.notebook, parameters), **(environment or {})},
         )
         write(self.path, record)
-        print(f"record: {self.path}")
-        return self.path
+        print(f"record: {relative(self.path)}")
 
 
 def begin(notebook: str, variables: dict[str, Any]) -> Run:
@@ -188,7 +188,7 @@ def provenance(notebook: str, parameters: dict[str, Any]) -> dict[str, Any]:
 def _git_state() -> tuple[str, bool]:
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", paths.ROOT, *arguments], capture_output=True, text=True, check=False)
-        return done.stdout.strip()
+        return done.stdout.strip() if done.returncode == 0 else ""
 
     return git("rev-parse", "HEAD") or "no commit", bool(git("status", "--porcelain"))
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,7 +80,7 @@ def _papermill(notebook: str, parameters: dict[str, Any], output: Path, progress
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the run's folder: a second process with the same run waits here instead of working beside us."""
-    with open(folder / ".lock", "w", encoding="utf-8") as lock:
+    with (folder / ".lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -87,7 +88,11 @@ def _alone(folder: Path) -> Iterator[None]:
 @contextmanager
 def _environment(threads: int) -> Iterator[None]:
     """What must be set before the kernel's libraries load: threads, deterministic CUDA matrix products, and a GPU of its own."""
-    wanted = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "TOKENIZERS_PARALLELISM": "false", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+    wanted = {
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
     if threads:
         wanted |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     with _gpu() as gpu:
@@ -108,7 +113,7 @@ def _gpu() -> Iterator[str | None]:
     if not found or "CUDA_VISIBLE_DEVICES" in os.environ:
         yield None
         return
-    locks = {number: open(paths.results() / f".gpu{number}.lock", "w") for number in found}  # noqa: SIM115
+    locks = {number: (paths.results() / f".gpu{number}.lock").open("w") for number in found}
     try:
         yield _first_free(locks)
     finally:
@@ -117,8 +122,6 @@ def _gpu() -> Iterator[str | None]:
 
 
 def _first_free(locks: dict) -> str:
-    import time
-
     while True:
         for number, lock in locks.items():
             try:

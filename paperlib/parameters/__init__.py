@@ -8,7 +8,12 @@ from paperlib.parameters.base import Parameters, validated
 from paperlib.parameters.cells import notebook_path, read
 
 MODELS: dict[str, type[Parameters]] = {
-    **runs.MODELS, **s3delta.MODELS, **lets.MODELS, **dps.MODELS, **performance.MODELS, **overview.MODELS,
+    **runs.MODELS,
+    **s3delta.MODELS,
+    **lets.MODELS,
+    **dps.MODELS,
+    **performance.MODELS,
+    **overview.MODELS,
 }
 
 

@@ -3,7 +3,7 @@
 import ast
 import json
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def notebook_path(notebook: str) -> Path:
     return path
 
 
-@lru_cache(maxsize=None)
+@cache
 def read(path: Path) -> tuple[Parameter, ...]:
     """Parameters of the notebook at ``path``, in order.
 

@@ -1,8 +1,9 @@
 """Profiles: named scales. A profile says which sections are shown and which runs they need."""
 
 import itertools
+import shlex
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -29,7 +30,7 @@ class Grid(BaseModel):
     def points(self) -> list[dict[str, Any]]:
         """Every combination of the grid's values, merged over the fixed parameters."""
         combinations = itertools.product(*self.grid.values())
-        return [{**self.parameters, **dict(zip(self.grid, values))} for values in combinations]
+        return [{**self.parameters, **dict(zip(self.grid, values, strict=True))} for values in combinations]
 
 
 class Section(BaseModel):
@@ -64,7 +65,7 @@ def names() -> list[str]:
     return sorted(p.stem for p in (paths.PARAMETERS / "profiles").glob("*.yaml"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(name: str) -> Profile:
     """The profile called ``name``; InputError lists the known ones, or says what is wrong in the file."""
     if name not in names():
@@ -111,3 +112,11 @@ def overrides_of(parameters: dict[str, Any]) -> dict[str, Any]:
     """The source, data folder and backbone a section notebook was opened with, as overrides for its runs."""
     return {key: parameters[key] for key in OVERRIDABLE if key in parameters}
 
+
+def command(profile: str, overrides: dict[str, Any], section: str | None = None) -> str:
+    """The shell command that executes a profile, or one section of it, with the reader's overrides."""
+    named = {"source": "--source", "data_dir": "--data", "backbone": "--backbone"}
+    usual = load(profile).defaults
+    asked = {key: value for key, value in overrides.items() if value and value != usual.get(key)}
+    options = [part for key, value in asked.items() for part in (named[key], shlex.quote(value))]
+    return " ".join(["paperlib reproduce", profile, *(["--only", section] if section else []), *options])

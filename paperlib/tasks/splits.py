@@ -98,9 +98,7 @@ def cut(frame: "pd.DataFrame", rows: int, seed: int) -> "pd.DataFrame":
         return _rows(frame, taken)
     order = generator.permutation(len(frame))
     order = order[np.argsort(frame["label"].to_numpy()[order], kind="stable")]
-    return _rows(
-        frame, order[np.floor((np.arange(rows) + generator.random()) * len(frame) / rows).astype(int)]
-    )
+    return _rows(frame, order[np.floor((np.arange(rows) + generator.random()) * len(frame) / rows).astype(int)])
 
 
 def _split(frames: "dict[str, pd.DataFrame]", task: Task, split: str, paper: str) -> "pd.DataFrame":
@@ -111,15 +109,12 @@ def _split(frames: "dict[str, pd.DataFrame]", task: Task, split: str, paper: str
     return frames[split]
 
 
-def _part(
-    frame: "pd.DataFrame", task: Task, rows: int, seed: int, split: str
-) -> "tuple[pd.DataFrame, pd.DataFrame]":
+def _part(frame: "pd.DataFrame", task: Task, rows: int, seed: int, split: str) -> "tuple[pd.DataFrame, pd.DataFrame]":
     keys = frame[task.group].to_numpy() if task.group else np.arange(len(frame))
     taken = _whole_groups(keys, rows, _generator(seed, "part"))
     if not 0 < len(taken) < len(frame):
         raise InputError(
-            f"the {split} split of {task.title} has {len(frame)} rows, "
-            f"too few to take {rows} of them and leave some"
+            f"the {split} split of {task.title} has {len(frame)} rows, too few to take {rows} of them and leave some"
         )
     return _rows(frame, taken), _rows(frame, np.setdiff1d(np.arange(len(frame)), taken))
 

@@ -1,7 +1,6 @@
 """Checkpoints: everything an interrupted run needs to go on exactly, in one safetensors file, written atomically."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,12 @@ BEST = "best.safetensors"
 
 
 def save(
-    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, method: Method, generator: np.random.Generator, state: dict[str, Any]
+    folder: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    method: Method,
+    generator: np.random.Generator,
+    state: dict[str, Any],
 ) -> None:
     """Write weights, moments, method state and both random generators; ``state`` is the loop's own, plain JSON."""
     names = {parameter: name for name, parameter in model.named_parameters()}
@@ -32,7 +36,11 @@ def save(
 
 
 def load(
-    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, method: Method, generator: np.random.Generator
+    folder: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    method: Method,
+    generator: np.random.Generator,
 ) -> dict[str, Any] | None:
     """Put everything :func:`save` wrote back in place and return the loop's state; None if there is no checkpoint."""
     path = folder / NAME
@@ -48,7 +56,8 @@ def load(
             moments = {key: tensors.get(f"optimizer.{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
             if moments["step"] is not None:
                 optimizer.state[parameter] = {
-                    key: value.to(parameter.device if key != "step" or value.is_cuda else "cpu") for key, value in moments.items()
+                    key: value.to(parameter.device if key != "step" or value.is_cuda else "cpu")
+                    for key, value in moments.items()
                 }
     prefix = "method."
     method.load_state_dict({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
@@ -82,7 +91,7 @@ def _write(path: Path, tensors: dict[str, torch.Tensor], text: dict[str, str]) -
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata=text)
-    os.replace(part, path)
+    part.replace(path)
 
 
 def _plain(value):

@@ -106,7 +106,10 @@ class Loop:
         self.state = {"step": 0, "losses": [], "validation": [], "selected_epoch": 0, "skipped": 0, "tokens": 0}
         self.resumed = folder is not None and self._load()
         self.schedule = get_linear_schedule_with_warmup(
-            self.optimizer, math.ceil(settings.warmup_ratio * self.total_steps), self.total_steps, last_epoch=self.state["step"] - 1
+            self.optimizer,
+            math.ceil(settings.warmup_ratio * self.total_steps),
+            self.total_steps,
+            last_epoch=self.state["step"] - 1,
         )
         if not self.resumed:
             method.prepare(problem)

@@ -30,7 +30,9 @@ class Problem:
     def of(cls, task: Task, splits: Splits, backbone: Backbone) -> "Problem":
         """Encode the splits for the backbone. InputError if it has no tokenizer."""
         if backbone.tokenizer is None:
-            raise InputError(f"backbone {backbone.name!r} is a configuration without weights or tokenizer; it cannot be trained on text")
+            raise InputError(
+                f"backbone {backbone.name!r} is a configuration without weights or tokenizer; it cannot be trained on text"
+            )
         encoder = encode_text_to_text if backbone.text_to_text else encode
 
         def encoded(frame):

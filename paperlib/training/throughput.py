@@ -94,17 +94,33 @@ def _trainer(problem: Problem, settings: Settings, steps: int, grouped: bool) ->
             self.end = _now()
 
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
-    by_length = {"train_sampling_strategy": "group_by_length"} if "train_sampling_strategy" in known else {"group_by_length": True}
+    by_length = (
+        {"train_sampling_strategy": "group_by_length"}
+        if "train_sampling_strategy" in known
+        else {"group_by_length": True}
+    )
 
     def stretch() -> float:
         collated.clear()
         clock = Clock()
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
-                folder, max_steps=steps, per_device_train_batch_size=settings.batch_size, learning_rate=settings.learning_rate,
-                bf16=measure.precision(settings.precision) == "bf16", use_cpu=measure.device().type == "cpu", seed=settings.seed,
-                warmup_steps=0, weight_decay=settings.weight_decay, max_grad_norm=settings.clip_norm, save_strategy="no", logging_strategy="no",
-                report_to="none", disable_tqdm=True, dataloader_pin_memory=False, **(by_length if grouped else {}),
+                folder,
+                max_steps=steps,
+                per_device_train_batch_size=settings.batch_size,
+                learning_rate=settings.learning_rate,
+                bf16=measure.precision(settings.precision) == "bf16",
+                use_cpu=measure.device().type == "cpu",
+                seed=settings.seed,
+                warmup_steps=0,
+                weight_decay=settings.weight_decay,
+                max_grad_norm=settings.clip_norm,
+                save_strategy="no",
+                logging_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+                dataloader_pin_memory=False,
+                **(by_length if grouped else {}),
             )
             Trainer(problem.model, arguments, train_dataset=rows, data_collator=collate, callbacks=[clock]).train()
         return sum(collated[:steps]) / (clock.end - clock.start)
@@ -116,7 +132,9 @@ def _columns(rows: Encoded) -> dict[str, list]:
     columns = {"input_ids": rows.input_ids, "labels": rows.labels}
     if rows.token_type_ids is not None:
         columns["token_type_ids"] = rows.token_type_ids
-    return {"attention_mask": [[1] * len(row) for row in rows.input_ids]} | {name: list(values) for name, values in columns.items()}
+    return {"attention_mask": [[1] * len(row) for row in rows.input_ids]} | {
+        name: list(values) for name, values in columns.items()
+    }
 
 
 def _now() -> float:

@@ -17,9 +17,19 @@ from paperlib.tasks.diagnostics.lexicon import (
     REVERSIBLE,
     TRAITS,
     WOMEN,
+    words,
 )
 
 GOOD, BAD = "acceptable", "unacceptable"
+ALONE = words(
+    "sleep arrive vanish sneeze yawn fall die cough stumble blush smile exist"
+)  # never with an object
+NEEDING = words(
+    "carry find grab bring lift fetch repair destroy hold make discover take"
+)  # never without one
+STRONG = words(
+    "break choose draw hide steal take throw wear give drive eat"
+)  # past tense and participle differ
 THINGS = tuple(thing for kind in OBJECT_KINDS for thing in KINDS[kind])
 
 
@@ -58,7 +68,7 @@ def agreement_across_a_clause(draw: Draw) -> list[tuple]:
     inner, outer = draw.one(REVERSIBLE), draw.one(INTRANSITIVE)
     subject = f"the {head} that the {other} {inner if others else third(inner)}"
     forms = (third(outer), outer)
-    adverb = draw.fill("[often|rarely|never|always] [|]")
+    adverb = draw.fill("[often|rarely|never|always]")
     return pair(f"{subject} {adverb} {forms[many]}", f"{subject} {adverb} {forms[not many]}")
 
 
@@ -90,42 +100,8 @@ def reflexive_domain(draw: Draw) -> list[tuple]:
 def argument_structure(draw: Draw) -> list[tuple]:
     """Intransitive verbs take no object, transitive verbs need one (BLiMP: transitive, intransitive)."""
     who, thing = draw.one(PEOPLE), draw.one(THINGS)
-    alone = past(
-        draw.one(
-            (
-                "sleep",
-                "arrive",
-                "vanish",
-                "sneeze",
-                "yawn",
-                "fall",
-                "die",
-                "cough",
-                "stumble",
-                "blush",
-                "smile",
-                "exist",
-            )
-        )
-    )
-    handling = past(
-        draw.one(
-            (
-                "carry",
-                "find",
-                "grab",
-                "break",
-                "lift",
-                "bring",
-                "repair",
-                "destroy",
-                "hold",
-                "fetch",
-                "make",
-                "discover",
-            )
-        )
-    )
+    alone = past(draw.one(ALONE))
+    handling = past(draw.one(NEEDING))
     start = f"the {draw.one(TRAITS)} {who}"
     return pair(f"{start} {alone}", f"{start} {handling}") + pair(
         f"{start} {handling} the {thing}", f"{start} {alone} the {thing}"
@@ -133,8 +109,8 @@ def argument_structure(draw: Draw) -> list[tuple]:
 
 
 def polarity_scope(draw: Draw) -> list[tuple]:
-    """ "Ever" and "any" need a negation that c-commands them; one inside a relative clause does not (BLiMP:
-    NPI scope).
+    """The word "ever" needs a negation that c-commands it; one inside a relative clause does not (BLiMP: NPI
+    scope).
     """
     one, other = draw.some(PEOPLE, 2)
     verb, last = past(draw.one(REVERSIBLE)), participle(draw.one(INTRANSITIVE))
@@ -147,9 +123,7 @@ def verb_form(draw: Draw) -> list[tuple]:
     irregular past participle).
     """
     who, thing = draw.one(PEOPLE), draw.one(THINGS)
-    verb = draw.one(
-        ("break", "choose", "draw", "hide", "steal", "take", "throw", "wear", "give", "drive", "eat")
-    )
+    verb = draw.one(STRONG)
     start, rest = f"the {draw.one(TRAITS)} {who}", f"the {thing}"
     return pair(f"{start} {past(verb)} {rest}", f"{start} {participle(verb)} {rest}") + pair(
         f"{start} has {participle(verb)} {rest}", f"{start} has {past(verb)} {rest}"
@@ -161,10 +135,8 @@ def auxiliary_form(draw: Draw) -> list[tuple]:
     Chomsky 1957).
     """
     who, verb = f"the {draw.one(TRAITS)} {draw.one(PEOPLE)}", draw.one(INTRANSITIVE)
-    auxiliary, where = (
-        draw.fill("[does not|will|can|did not|must]"),
-        draw.fill("[in the garden|at school|at home|in the park|at night|every day]"),
-    )
+    auxiliary = draw.fill("[does not|will|can|did not|must]")
+    where = draw.fill("[in the garden|at school|at home|in the park|at night|every day]")
     bare, inflected_ = f"{verb} {where}", f"{third(verb)} {where}"
     return pair(f"{who} {inflected_}", f"{who} {bare}") + pair(
         f"{who} {auxiliary} {bare}", f"{who} {auxiliary} {inflected_}"
@@ -186,24 +158,7 @@ def phrase_order(draw: Draw) -> list[tuple]:
 def gap_or_no_gap(draw: Draw) -> list[tuple]:
     """A wh-word needs a gap in its clause, "that" forbids one (filler-gap dependency; BLiMP: wh vs. that)."""
     above, below = draw.some(NAMES, 2)
-    verb = past(
-        draw.one(
-            (
-                "carry",
-                "find",
-                "break",
-                "bring",
-                "repair",
-                "destroy",
-                "hold",
-                "make",
-                "discover",
-                "buy",
-                "choose",
-                "take",
-            )
-        )
-    )
+    verb = past(draw.one(NEEDING))
     start, rest = f"{above} {draw.fill('[knows|forgot|discovered|remembers]')}", f"{below} {verb}"
     thing = f"the {draw.one(THINGS)}"
     return pair(f"{start} what {rest}", f"{start} that {rest}") + pair(
@@ -214,11 +169,8 @@ def gap_or_no_gap(draw: Draw) -> list[tuple]:
 def adjunct_island(draw: Draw) -> list[tuple]:
     """Nothing moves out of an adjunct clause (Ross 1967; BLiMP: adjunct island)."""
     one, other = draw.some(NAMES, 2)
-    auxiliary, verb, inner = (
-        draw.fill("[should|did|will|could|might]"),
-        draw.one(REVERSIBLE),
-        gerund(draw.one(REVERSIBLE)),
-    )
+    auxiliary, verb = draw.fill("[should|did|will|could|might]"), draw.one(REVERSIBLE)
+    inner = gerund(draw.one(REVERSIBLE))
     link = draw.fill("[before|after|while|without]")
     return pair(
         f"who {auxiliary} {one} {verb} {link} {inner} {other}",
@@ -230,11 +182,8 @@ def adjunct_island(draw: Draw) -> list[tuple]:
 def left_branch(draw: Draw) -> list[tuple]:
     """A determiner does not move without its noun (Ross 1967; BLiMP: left branch island)."""
     who, thing = draw.one(NAMES), draw.one(THINGS)
-    auxiliary, verb, wh = (
-        draw.fill("[should|did|will|could|can]"),
-        draw.one(HANDLING),
-        draw.fill("[whose|which]"),
-    )
+    auxiliary, wh = draw.fill("[should|did|will|could|can]"), draw.fill("[whose|which]")
+    verb = draw.one(HANDLING)
     return pair(f"{wh} {thing} {auxiliary} {who} {verb}", f"{wh} {auxiliary} {who} {verb} {thing}", question)
 
 

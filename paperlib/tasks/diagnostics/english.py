@@ -93,11 +93,7 @@ def gerund(verb: str) -> str:
 
 def a(phrase: str) -> str:
     """The phrase with its indefinite article: owl -> an owl (spelling stands in for sound)."""
-    return (
-        f"an {phrase}"
-        if phrase[0].lower() in VOWELS and not phrase.startswith(("uni", "one"))
-        else f"a {phrase}"
-    )
+    return f"an {phrase}" if phrase[0].lower() in VOWELS else f"a {phrase}"
 
 
 def with_articles(text: str) -> str:
@@ -115,14 +111,15 @@ def question(text: str) -> str:
     return sentence(text, end="?")
 
 
+def passage(*clauses: str) -> str:
+    return " ".join(map(sentence, clauses))
+
+
 def _ending_in_s(word: str) -> str:
     if word.endswith("y") and word[-2] not in VOWELS:
         return word[:-1] + "ies"
-    return word + (
-        "es"
-        if word.endswith(("s", "sh", "ch", "x", "z", "o")) and not word.endswith(("oo", "io", "ano"))
-        else "s"
-    )
+    hissing = word.endswith(("s", "sh", "ch", "x", "z", "to"))
+    return word + ("es" if hissing else "s")
 
 
 def _ending_in_ed(verb: str) -> str:

@@ -56,7 +56,7 @@ def deed(verb: str, done: bool) -> str:
 
 
 def monotonicity(draw: Draw) -> list[tuple]:
-    """ "Every" and "no" let the noun shrink, "some" lets it grow (van Benthem 1986; MED): dog <-> animal."""
+    """Under "every" and "no" the noun may shrink, under "some" it may grow (van Benthem 1986; MED)."""
     kind = draw.one(ANIMATE_KINDS)
     wide, narrow = kind, draw.one(KINDS[kind])
     state = draw.fill("[slept|was hungry|looked sick|was tired|ran away|was white|was old|looked happy]")
@@ -182,18 +182,17 @@ def order_of_events(draw: Draw) -> list[tuple]:
     """Before and after are converses; "because" says more than both."""
     (one, other), (first, second) = draw.some(NAMES, 2), draw.some(INTRANSITIVE, 2)
     early, late = f"{one} {past(first)}", f"{other} {past(second)}"
-    premise = draw.one((f"{early} before {late}", f"{late} after {early}"))
-    again = f"{late} after {early}" if "before" in premise else f"{early} before {late}"
-    wrong = f"{late} before {early}" if "before" in again else f"{early} after {late}"
+    told, again = draw.some((f"{early} before {late}", f"{late} after {early}"), 2)
+    cause = f"{late} because {early}"
     return triple(
-        (premise, again),
-        (premise, f"{late} because {early}"),
-        (premise, draw.one((wrong, f"{late} before {early}"))),
+        (draw.one((told, cause)), again),
+        (told, cause),
+        (told, draw.one((f"{late} before {early}", f"{early} after {late}"))),
     )
 
 
 def modifiers(draw: Draw) -> list[tuple]:
-    """Dropping a modifier is safe, adding one is not, replacing a color or a number excludes."""
+    """Dropping a modifier is safe, adding one is not, replacing a color excludes."""
     who, verb = draw.one(NAMES), past(draw.one(HANDLING))
     color, other = draw.some(COLORS, 2)
     kind = draw.one(OBJECT_KINDS)

@@ -39,32 +39,32 @@ SINGULAR = (
     UNITS,
     *KINDS.values(),
 )
-FIELDS = SINGULAR + tuple(tuple(map(plural, words)) for words in (PEOPLE, *KINDS.values()))
+FIELDS = SINGULAR + tuple(tuple(map(plural, field)) for field in (PEOPLE, *KINDS.values()))
 FIELD_OF = {word: field for field in FIELDS for word in field}
 
 
 def near_miss(draw: Draw, text: str) -> str:
     """The text with one word exchanged; the text needs a word with a field."""
     words = text.split()
-    spot = draw.one(_spots(words))
-    return with_articles(
-        " ".join(_exchanged(draw, word) if i == spot else word for i, word in enumerate(words))
-    )
+    return _exchanged(draw, words, [draw.one(_spots(words))])
 
 
 def far_miss(draw: Draw, text: str) -> str:
     """The text with every word that has a field exchanged: the same construction about something else."""
     words = text.split()
-    spots = _spots(words)
-    return with_articles(
-        " ".join(_exchanged(draw, word) if i in spots else word for i, word in enumerate(words))
-    )
+    return _exchanged(draw, words, _spots(words))
 
 
 def _spots(words: list[str]) -> list[int]:
     return [i for i, word in enumerate(words) if word.strip(",") in FIELD_OF]
 
 
-def _exchanged(draw: Draw, word: str) -> str:
-    bare = word.strip(",")
-    return word.replace(bare, draw.one([other for other in FIELD_OF[bare] if other != bare]))
+def _exchanged(draw: Draw, words: list[str], spots: list[int]) -> str:
+    """The words with new ones at the spots; none of the new ones is in the text already."""
+    words, used = list(words), {word.strip(",") for word in words}
+    for spot in spots:
+        old = words[spot].strip(",")
+        new = draw.one([word for word in FIELD_OF[old] if word not in used])
+        used.add(new)
+        words[spot] = words[spot].replace(old, new)
+    return with_articles(" ".join(words))

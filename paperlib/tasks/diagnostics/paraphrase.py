@@ -16,7 +16,6 @@ from paperlib.tasks.diagnostics.lexicon import (
     COLORS,
     COMPARATIVES,
     DAYS,
-    HANDLING,
     INTRANSITIVE,
     KINDS,
     NAMES,
@@ -148,50 +147,34 @@ def comparison(draw: Draw) -> list[tuple]:
 
 
 def lexical(draw: Draw) -> list[tuple]:
-    """A synonym keeps the sentence, a word of the same field does not."""
+    """A synonym keeps the sentence, another verb does not."""
     verbs, who, what = draw.some(draw.one(VERB_SYNONYMS), 2), draw.one(PEOPLE), thing(draw)
-    other = draw.one(
-        [verb for pair in VERB_SYNONYMS for verb in pair if verb not in verbs and verb not in HANDLING[:1]]
-    )
+    other = draw.one([verb for pair in VERB_SYNONYMS for verb in pair if verb not in verbs])
     frame, trait = news(draw), draw.one(TRAITS)
     return verdicts(draw, *(f"{frame} the {trait} {who} {past(verb)} the {what}" for verb in (*verbs, other)))
 
 
+# verb, past tense, and the same of its opposite
+OPPOSITES = (
+    ("accept", "accepted", "reject", "rejected"),
+    ("remember", "remembered", "forget", "forgot"),
+    ("keep", "kept", "lose", "lost"),
+    ("finish", "finished", "abandon", "abandoned"),
+    ("allow", "allowed", "forbid", "forbade"),
+    ("win", "won", "lose", "lost"),
+)
+
+
 def denial(draw: Draw) -> list[tuple]:
     """Denying a word is asserting its opposite, not asserting the word."""
-    who, (one, opposite) = (
-        draw.one(PEOPLE),
-        draw.some(
-            draw.one(
-                (
-                    ("accept", "reject"),
-                    ("remember", "forget"),
-                    ("keep", "lose"),
-                    ("finish", "abandon"),
-                    ("open", "close"),
-                    ("allow", "forbid"),
-                    ("win", "lose"),
-                )
-            ),
-            2,
-        ),
-    )
-    forms = {"win": "won", "lose": "lost", "forbid": "forbade", "keep": "kept", "forget": "forgot"}
+    verb, did, opposite, did_opposite = draw.one(OPPOSITES)
+    (verb, did), (opposite, did_opposite) = draw.some(((verb, did), (opposite, did_opposite)), 2)
+    who = f"the {draw.one(TRAITS)} {draw.one(PEOPLE)}"
     what = draw.fill("the [offer|plan|deal|letter|game|trip|contract|party|meeting]")
-    did = {
-        verb: f"the {draw.one(TRAITS)} {who} {forms.get(verb, past(verb))} {what}" for verb in (one, opposite)
-    }
-    start = did[one].split(f" {forms.get(one, past(one))} ")[0]
-    did_not = f"{start} did not {one} {what}"
-    yes, no = (
-        f"{start} {forms.get(opposite, past(opposite))} {what}",
-        f"{start} {forms.get(one, past(one))} {what}",
-    )
-    return (
-        verdicts(draw, did_not, yes, no)
-        if draw.maybe()
-        else verdicts(draw, yes, did_not, f"{start} did not {opposite} {what}")
-    )
+    denied, asserted = f"{who} did not {verb} {what}", f"{who} {did_opposite} {what}"
+    if draw.maybe():
+        return verdicts(draw, denied, asserted, f"{who} {did} {what}")
+    return verdicts(draw, asserted, denied, f"{who} did not {opposite} {what}")
 
 
 def figures(draw: Draw) -> list[tuple]:
@@ -209,24 +192,15 @@ def figures(draw: Draw) -> list[tuple]:
     )
 
 
-def both_traits(draw: Draw) -> list[tuple]:
-    """Synonymous and opposite adjectives, predicated of one of two people."""
-    (one, other) = draw.some(PEOPLE, 2)
-    trait, same = draw.some(draw.one(ADJECTIVE_SYNONYMS), 2)
-    sharp, opposite = draw.some(draw.one(ADJECTIVE_ANTONYMS), 2)
-    frame = news(draw)
-    return [
-        (
-            sentence(f"{frame} the {one} seemed {trait} to the {other}"),
-            sentence(f"{frame} the {one} seemed {same} to the {other}"),
-            SAME,
-        ),
-        (
-            sentence(f"{frame} the {one} seemed {sharp} to the {other}"),
-            sentence(f"{frame} the {one} seemed {opposite} to the {other}"),
-            OTHER,
-        ),
-    ]
+def impression(draw: Draw) -> list[tuple]:
+    """Synonymous adjectives against opposite ones."""
+    one, other = draw.some(PEOPLE, 2)
+    frame = f"{news(draw)} the {one} seemed {{}} to the {other}"
+    rows = []
+    for pairs, verdict in ((ADJECTIVE_SYNONYMS, SAME), (ADJECTIVE_ANTONYMS, OTHER)):
+        first, second = draw.some(draw.one(pairs), 2)
+        rows.append((sentence(frame.format(first)), sentence(frame.format(second)), verdict))
+    return rows
 
 
 RULES = (
@@ -239,5 +213,5 @@ RULES = (
     lexical,
     denial,
     figures,
-    both_traits,
+    impression,
 )

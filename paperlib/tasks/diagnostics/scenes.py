@@ -24,7 +24,7 @@ ACTIVITIES = (
     ("painting a portrait", "making art"),
     ("playing chess", "playing a game"),
     ("drinking tea", "having a drink"),
-    ("sleeping", "resting"),
+    ("sewing a button", "mending something"),
     ("carrying a rose", "holding a flower"),
     ("repairing a clock", "fixing a device"),
     ("dancing", "moving to music"),
@@ -55,7 +55,7 @@ MOODS = (
     ("smiling", "looking happy"),
     ("crying", "looking sad"),
     ("yawning", "looking tired"),
-    ("shouting", "being loud"),
+    ("frowning", "looking angry"),
 )
 AGENTS = (("man", "person"), ("woman", "person"), ("boy", "child"), ("girl", "child"))
 GARMENTS = tuple("shirt coat dress hat scarf jacket".split())
@@ -87,12 +87,12 @@ def claim(who: str, attribute: str, value: str) -> str:
 
 
 def changed(draw: Draw, attribute: str, value: tuple[str, str]) -> str:
-    """Another value of the attribute, in narrow or wide words that the scene excludes."""
+    """Another value of the attribute, which the given one excludes."""
     if attribute == "garment":
         color, garment = value[0].split()
         return f"{draw.one([other for other in COLORS if other != color])} {garment}"
-    options = {"place": PLACES, "company": COMPANY, "mood": MOODS, "activity": ACTIVITIES}[attribute]
-    return draw.one([other for other in options if other[1].split()[0] != value[1].split()[0]])[0]
+    options = {"place": PLACES, "company": COMPANY, "mood": MOODS}[attribute]
+    return draw.one([other for other in options if other[1] != value[1]])[0]
 
 
 def caption(draw: Draw) -> list[tuple]:
@@ -116,6 +116,7 @@ def activity(draw: Draw) -> list[tuple]:
     """The activity in wider words (entailed), another activity (contradicted), a narrower guess (open)."""
     facts = scene(draw)
     narrow, wide = facts["activity"]
+    false = draw.one([other for other in ACTIVITIES if other[1] != wide])
     extra = ("garment", draw.one(("place", "company", "mood")))
     agent, person = (f"{who} in the {facts['garment'][0]}" for who in facts["agent"])
     full = captioned(draw, {name: facts[name][0] for name in ("agent", "activity", *extra)})
@@ -125,24 +126,29 @@ def activity(draw: Draw) -> list[tuple]:
     return [
         (full, claim(person, "activity", wide), ENTAILMENT),
         (vague, claim(agent, "activity", narrow), NEUTRAL),
-        (full, claim(agent, "activity", changed(draw, "activity", facts["activity"])), CONTRADICTION),
+        (full, claim(agent, "activity", draw.one(false)), CONTRADICTION),
     ]
 
 
 def two_agents(draw: Draw) -> list[tuple]:
-    """Two people, two activities, one place: who does what."""
-    (man, woman), (one, other), place = (
-        draw.some(draw.one((("man", "woman"), ("boy", "girl"))), 2),
-        draw.some(ACTIVITIES, 2),
-        draw.one(PLACES),
-    )
-    who = f"{man} in the {draw.one(COLORS)} {draw.one(GARMENTS)}"
-    premise = sentence(f"{place[0]}, the {who} is {one[0]} while {a(woman)} is {other[0]}")
-    open_ = draw.one(MOODS + COMPANY[:1])
+    """Two people, two activities, one mood: who does what, and who feels what (open for the other one)."""
+    one, other = draw.some(draw.one((("man", "woman"), ("boy", "girl"))), 2)
+    garments, colors = draw.some(GARMENTS, 2), draw.some(COLORS, 2)
+    one, other = (f"{who} in the {colors.pop()} {garments.pop()}" for who in (one, other))
+    (mine, yours), mood = draw.some(ACTIVITIES, 2), draw.one(MOODS)
+    halves = draw.some((f"the {one} is {mood[0]} and {mine[0]}", f"the {other} is {yours[0]}"), 2)
+    premise = sentence(f"{draw.one(PLACES)[0]}, {' while '.join(halves)}")
+    true = draw.one(((one, mine), (one, mood), (other, yours)))
+    false = draw.one(((one, yours), (other, mine)))
     return [
-        (premise, claim(who, "activity", one[draw.maybe()]), ENTAILMENT),
-        (premise, claim(who, "mood", draw.one(open_)), NEUTRAL),
-        (premise, claim(who, "activity", other[draw.maybe()]), CONTRADICTION),
+        (premise, claim(true[0], "activity", draw.one(true[1])), ENTAILMENT),
+        (premise, claim(other, "mood", draw.one(draw.one(MOODS))), NEUTRAL),
+        draw.one(
+            (
+                (premise, claim(false[0], "activity", draw.one(false[1])), CONTRADICTION),
+                (premise, claim(one, "mood", changed(draw, "mood", mood)), CONTRADICTION),
+            )
+        ),
     ]
 
 

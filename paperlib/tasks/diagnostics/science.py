@@ -70,9 +70,9 @@ SCALES = (
     ("thicker", "thinner"),
 )
 EVENTS = tuple(
-    "the water boils|the ice melts|the gas expands|the metal bends|the lamp glows|the plant grows|the rock cracks"
-    "|the liquid cools|the air warms|the pressure rises|the solution turns red|the magnet moves"
-    "|the crystal forms|the seed opens".split("|")
+    "the water boils|the ice melts|the gas expands|the metal bends|the lamp glows|the plant grows"
+    "|the rock cracks|the liquid cools|the air warms|the pressure rises|the solution turns red"
+    "|the magnet moves|the crystal forms|the seed opens".split("|")
 )
 MATERIALS = tuple(
     "copper wooden steel glass iron plastic silver rubber stone bronze wax ice aluminum concrete".split()

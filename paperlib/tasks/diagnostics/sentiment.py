@@ -104,14 +104,14 @@ def concession(draw: Draw) -> list[tuple]:
 
 
 def excess(draw: Draw) -> list[tuple]:
-    """ "Too X to be Y" denies Y and affirms X."""
+    """What is too X to be Y is X and not Y."""
     good, bad = polar(draw)
     start = draw.fill(f"[this|the|that] {draw.one(WORKS)} is [far|much|simply|] too")
     return both(f"{start} {{}} to be {{}}", (good, bad), (bad, good))
 
 
 def comparison(draw: Draw) -> list[tuple]:
-    """ "More X than Y" against "less X than Y": same words, other verdict."""
+    """More X than Y against less X than Y: same words, other verdict."""
     good, bad = polar(draw)
     start = draw.fill(f"[this|the|that] {draw.one(WORKS)} is [much|far|rather|a little]")
     return both(f"{start} more {{}} than {{}}", (good, bad), (bad, good)) + both(

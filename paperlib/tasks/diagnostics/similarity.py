@@ -21,6 +21,7 @@ from paperlib.tasks.diagnostics.lexicon import (
     PEOPLE,
     PLACES,
     VERB_SYNONYMS,
+    words,
 )
 
 VERBS = tuple(verb for pair in VERB_SYNONYMS for verb in pair)
@@ -119,27 +120,28 @@ def edits(draw: Draw) -> list[tuple]:
     return [(str(original), str(changed), score)]
 
 
+VOICES = ("{0} {past} {1}", "{1} was {participle} by {0}")
+CONTACTS = words("call follow thank blame visit help praise warn hug watch")
+
+
 def exchange(draw: Draw) -> list[tuple]:
-    """Roles exchanged in a report of names, or kept in the passive (price 2.4 for the exchange, 0.1 for
-    the passive).
+    """Two names and one deed: roles kept or exchanged (price 2.4), voice kept or not (0.1), day kept or not
+    (0.5).
     """
-    one, other = draw.some(NAMES, 2)
-    verb, place, day = (
-        draw.one(("call", "follow", "thank", "blame", "visit", "help", "praise", "warn", "hug", "watch")),
-        draw.one(PLACES),
-        draw.one(DAYS),
+    people, verb, day = draw.some(NAMES, 2), draw.one(CONTACTS), draw.one(DAYS)
+    swapped, revoiced, moved = draw.maybe(), draw.maybe(), draw.maybe()
+    voices, where = draw.some(VOICES, 2), f"in the {draw.one(PLACES)}"
+
+    def told(voice: str, names: list[str], when: str) -> str:
+        return sentence(
+            f"{voice.format(*names, past=past(verb), participle=participle(verb))} {where} on {when}"
+        )
+
+    first = told(voices[0], people, day)
+    second = told(
+        voices[revoiced], people[::-1] if swapped else people, another(draw, DAYS, day) if moved else day
     )
-    active, passive = "{} " + past(verb) + " {}", "{1} was " + participle(verb) + " by {0}"
-    end = f"in the {place} on {day}"
-    same, swapped = draw.some((active, passive), 2)
-    first = sentence(f"{draw.one((active, passive)).format(one, other)} {end}")
-    if draw.maybe():
-        second, score = sentence(f"{swapped.format(other, one)} {end}"), 2.6
-    else:
-        second, score = sentence(f"{same.format(one, other)} {end}"), 4.9
-    if draw.maybe():
-        second, score = second.replace(day, another(draw, DAYS, day)), score - 0.5
-    return [(first, second, 5.0 if first == second else round(score, 2))]
+    return [(first, second, round(5.0 - 2.4 * swapped - 0.1 * revoiced - 0.5 * moved, 2))]
 
 
 def unrelated(draw: Draw) -> list[tuple]:

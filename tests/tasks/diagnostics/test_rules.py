@@ -12,10 +12,10 @@ from paperlib.tasks.diagnostics import (
     GRAMMARS,
     acceptability,
     causes,
+    cloze,
     commitment,
     entailment,
     paraphrase,
-    reading,
     scenes,
     senses,
     sentiment,
@@ -189,7 +189,7 @@ def test_captions_that_entail_mention_more_than_those_that_leave_open():
 
 
 def test_cloze_answers_are_entities_and_queries_ask_for_one():
-    for rule in reading.CLOZE:
+    for rule in cloze.RULES:
         for ((told, query, entities, answers, label),) in families(rule):
             assert query.count("@placeholder") == 1
             assert answers == [entities[label]]
