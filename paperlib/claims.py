@@ -169,4 +169,6 @@ def _finite(interval) -> list[float] | None:
 def _shown(value: Any) -> str | None:
     if isinstance(value, list):
         return f"[{', '.join(_shown(end) for end in value)}]"
-    return f"{value:.4g}" if isinstance(value, float) else None if value is None else str(value)
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value.is_integer() else f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) else None if value is None else str(value)

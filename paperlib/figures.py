@@ -41,24 +41,22 @@ MISSING = "–"
 Format = str | Callable[[object], str]
 
 
-def verdict_badge(verdict: str) -> Markup:
-    """The verdict in words and symbol, as HTML: ``table(frame, caption, {"verdict": verdict_badge})``.
+def verdict_badge(verdict: str, count: int | None = None) -> Markup:
+    """The verdict in words and symbol, with how often it was given if ``count`` is, as HTML for a cell of :func:`table`.
 
     Raises InputError for a word that is no verdict.
     """
     if verdict not in VERDICTS:
         raise InputError(f"unknown verdict {verdict!r}; use one of {', '.join(VERDICTS)}")
+    told = verdict if count is None else f"{count} {verdict}"
     return Markup(
         '<span class="verdict verdict-{}" style="white-space:nowrap"><span aria-hidden="true">{}</span> {}</span>'
-    ).format(verdict.replace(" ", "-"), VERDICTS[verdict], verdict)
+    ).format(verdict.replace(" ", "-"), VERDICTS[verdict], told)
 
 
 def verdict_tally(counts: Mapping[str, int]) -> Markup:
     """Several verdicts with how often each was given, in the house's order; 0 stands for a section without claims yet."""
-    told = [(word, counts[word]) for word in VERDICTS if word in counts]
-    return Markup(" ").join(
-        Markup("{} {}").format(count, verdict_badge(word)) if count else verdict_badge(word) for word, count in told
-    )
+    return Markup(" ").join(verdict_badge(word, counts[word] or None) for word in VERDICTS if word in counts)
 
 
 def link(address: str) -> Markup:

@@ -18,7 +18,7 @@ def render(chosen: plan.Plan) -> Path:
 
 def _section_pages(chosen: plan.Plan, section: str) -> list[Page]:
     kind = "performance" if section.startswith("performance/") else "section"
-    own = _page(plan.record_path(chosen.section_job(section)), f"{section}.html", section, kind)
+    own = _page(plan.record_path(chosen.section_job(section)), f"{section}.html", section.rpartition("/")[2], kind)
     behind = [
         _page(path, f"{job.notebook}/{path.parent.name}.html", path.parent.name, "run")
         for path, job in chosen.runs([section]).items()

@@ -19,6 +19,7 @@ from paperlib.tasks.diagnostics.lexicon import (
     words,
 )
 
+GAP = "@placeholder"
 SPORTS = words("tennis golf hockey chess soccer cricket")
 
 
@@ -28,28 +29,14 @@ def cloze(told: str, query: str, entities: list[str], answer: str) -> list[tuple
     return [(told, sentence(query), order, [answer], order.index(answer))]
 
 
-# how it is told, and as a gap for the person and for the city
+# two ways to tell it
 ABODES = (
-    (
-        "{who} moved to {city}",
-        "@placeholder found a new home in {city}",
-        "{who} found a new home in @placeholder",
-    ),
-    (
-        "{who} bought a house in {city}",
-        "a house in {city} was bought by @placeholder",
-        "{who} became the owner of a house in @placeholder",
-    ),
-    (
-        "{who} opened a shop in {city}",
-        "the shop of @placeholder opened in {city}",
-        "the shop of {who} opened in @placeholder",
-    ),
-    (
-        "{who} studied in {city}",
-        "@placeholder was a student in {city}",
-        "{who} was a student in @placeholder",
-    ),
+    ("{who} moved to {city}", "{who} found a new home in {city}"),
+    ("{who} bought a house in {city}", "a house in {city} was bought by {who}"),
+    ("{who} opened a shop in {city}", "the shop of {who} opened in {city}"),
+    ("{who} studied in {city}", "{who} was a student in {city}"),
+    ("{who} got lost in {city}", "the streets of {city} confused {who}"),
+    ("{who} met the mayor of {city}", "the mayor of {city} talked to {who}"),
 )
 
 
@@ -75,25 +62,25 @@ def who_has_it(draw: Draw) -> list[tuple]:
 
 
 def who_and_where(draw: Draw) -> list[tuple]:
-    """Two people, two cities: the gap wants a person or a city, and the right one."""
-    (one, two), (here, there) = draw.some(NAMES, 2), draw.some(CITIES, 2)
-    said, of_person, of_city = draw.one(ABODES)
-    month, further = draw.some(MONTHS, 2)
+    """Two people, two cities: the gap wants a person or a city, and the right one; in the words of the
+    passage or in others.
+    """
+    people, cities, months = draw.some(NAMES, 2), draw.some(CITIES, 2), draw.some(MONTHS, 2)
+    tellings = draw.one(ABODES)
+    said, asked = draw.one(tellings), draw.one(tellings)
     told = passage(
-        f"in {month} {said.format(who=one, city=here)}",
-        f"in {further} {said.format(who=two, city=there)}",
+        *(
+            f"in {month} {said.format(who=who, city=city)}"
+            for who, city, month in zip(people, cities, months, strict=True)
+        ),
         draw.fill(f"[both|they] like {draw.one(SPORTS)}"),
     )
+    which = int(draw.maybe())
+    who, city = people[which], cities[which]
     query, answer = draw.one(
-        (
-            (of_person.format(city=here), one),
-            (of_person.format(city=there), two),
-            (of_city.format(who=one), here),
-            (of_city.format(who=two), there),
-        )
+        ((asked.format(who=GAP, city=city), who), (asked.format(who=who, city=GAP), city))
     )
-    when = month if answer in (one, here) else further
-    return cloze(told, f"in {when} {query}", [one, two, here, there], answer)
+    return cloze(told, f"in {months[which]} {query}", [*people, *cities], answer)
 
 
 def who_was_it(draw: Draw) -> list[tuple]:
@@ -137,4 +124,4 @@ def who_is_first(draw: Draw) -> list[tuple]:
     return cloze(told, query, people, answer)
 
 
-RULES = (who_and_where, who_has_it, who_and_where, who_was_it, who_is_first)
+RULES = (who_and_where, who_has_it, who_and_where, who_was_it, who_and_where, who_is_first)

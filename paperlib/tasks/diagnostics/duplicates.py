@@ -94,7 +94,7 @@ def behavior(draw: Draw) -> list[tuple]:
     often = draw.fill("[always|often|sometimes|never]")
     active, passive = (
         f"why do {{0}} {often} {verb} {{1}}",
-        f"why are {{1}} {often} {participle(verb) if verb != 'bite' else 'bitten'} by {{0}}",
+        f"why are {{1}} {often} {participle(verb)} by {{0}}",
     )
     first, second = draw.some((active, passive), 2)
     return judged(draw, first.format(one, other), second.format(one, other), second.format(other, one))

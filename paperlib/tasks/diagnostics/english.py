@@ -2,78 +2,50 @@
 
 import re
 
-PLURALS = {
-    "man": "men",
-    "woman": "women",
-    "child": "children",
-    "person": "people",
-    "wolf": "wolves",
-    "knife": "knives",
-    "sheep": "sheep",
-    "scarf": "scarves",
-    "mouse": "mice",
-    "goose": "geese",
-    "shelf": "shelves",
-}
+PLURALS = {"scarf": "scarves"}
 
 # base: (past, past participle)
 IRREGULAR = {
+    "bite": ("bit", "bitten"),
     "break": ("broke", "broken"),
     "bring": ("brought", "brought"),
-    "build": ("built", "built"),
     "buy": ("bought", "bought"),
-    "catch": ("caught", "caught"),
     "choose": ("chose", "chosen"),
-    "come": ("came", "come"),
     "draw": ("drew", "drawn"),
-    "drink": ("drank", "drunk"),
     "drive": ("drove", "driven"),
     "eat": ("ate", "eaten"),
     "fall": ("fell", "fallen"),
     "find": ("found", "found"),
-    "forget": ("forgot", "forgotten"),
     "give": ("gave", "given"),
-    "grow": ("grew", "grown"),
-    "hear": ("heard", "heard"),
     "hide": ("hid", "hidden"),
     "hold": ("held", "held"),
     "keep": ("kept", "kept"),
-    "leave": ("left", "left"),
     "lose": ("lost", "lost"),
     "make": ("made", "made"),
-    "meet": ("met", "met"),
     "pay": ("paid", "paid"),
-    "ride": ("rode", "ridden"),
-    "run": ("ran", "run"),
-    "see": ("saw", "seen"),
     "sell": ("sold", "sold"),
-    "shut": ("shut", "shut"),
     "sing": ("sang", "sung"),
     "sleep": ("slept", "slept"),
-    "speak": ("spoke", "spoken"),
     "steal": ("stole", "stolen"),
     "swim": ("swam", "swum"),
     "take": ("took", "taken"),
     "teach": ("taught", "taught"),
     "throw": ("threw", "thrown"),
     "wear": ("wore", "worn"),
-    "write": ("wrote", "written"),
 }
 
-DOUBLING = {"chat", "drop", "grab", "hug", "jog", "plan", "rob", "run", "shut", "stop", "swim", "nod"}
+DOUBLING = {"grab", "hug", "swim"}
 VOWELS = "aeiou"
 ARTICLE = re.compile(r"\ban? (\w+)")
 
 
 def plural(noun: str) -> str:
-    if noun in PLURALS:
-        return PLURALS[noun]
-    return _ending_in_s(noun)
+    return PLURALS.get(noun) or _ending_in_s(noun)
 
 
 def third(verb: str) -> str:
     """Third person singular: walk -> walks."""
-    return "has" if verb == "have" else _ending_in_s(verb)
+    return _ending_in_s(verb)
 
 
 def past(verb: str) -> str:

@@ -76,7 +76,7 @@ def _rows(task: Task, draw: Draw, split: str, size: int, home: dict[str, str]) -
         turn, refused = turn + 1, 0
         rows += family
         seen.update(texts)
-        home.update(dict.fromkeys(sorted(sentences), split))
+        home.update((text, split) for text in sentences)
     return rows[:size]
 
 

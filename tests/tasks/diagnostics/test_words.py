@@ -1,4 +1,4 @@
-"""The vocabulary and its morphology: forms a reader would accept, groups without doubles, exchanges that change the meaning."""
+"""Vocabulary and morphology: right forms, groups without doubles, exchanges that change the meaning."""
 
 import numpy as np
 import pytest
