@@ -1,5 +1,5 @@
 # The grid: every target is a record, made by the runner. `paperlib reproduce` writes the jobs file and calls this with it;
-# more machines: the same file with a cluster executor plugin (parameters/profiles/slurm).
+# more machines: the same file with a cluster executor plugin (parameters/grid/slurm).
 import json
 import re
 import sys
@@ -21,7 +21,7 @@ rule notebook:
     output: "{folder}/record.json"
     input: lambda wildcards: job(wildcards)["inputs"]
     log: "{folder}/log.txt"
-    threads: 1
+    threads: lambda wildcards: job(wildcards)["threads"]
     params:
         notebook=lambda wildcards: job(wildcards)["notebook"],
         parameters=lambda wildcards: json.dumps(job(wildcards)["parameters"], sort_keys=True),

@@ -3,6 +3,8 @@
 A name of ``parameters/backbones.yaml``, a local folder, or a hub id; weights in safetensors only, never remote code.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +14,7 @@ import yaml
 
 from paperlib import paths
 from paperlib.errors import InputError
+from paperlib.hub import cache_alone_if_unreachable
 
 DROPOUT_KEYS = (
     "hidden_dropout_prob",
@@ -61,9 +64,9 @@ def load(name: str, outputs: int, seed: int, dropout: float = -1.0) -> Backbone:
         )
         return Backbone(name, model, _tokenizer(_embedded_folder("minilm")) if entry["kind"] == "random" else None)
     place = _embedded_folder(name) if entry else _place(name)
-    config = _adjusted(_hub_call(name, _config_of, place), outputs, dropout)
-    model = _hub_call(name, _pretrained, place, config, attention)
-    return Backbone(name, model, _hub_call(name, _tokenizer, place))
+    with _told_in_one_line(name, place):
+        model = _pretrained(place, _adjusted(_config_of(place), outputs, dropout), attention)
+        return Backbone(name, model, _tokenizer(place))
 
 
 def tokenizer(name: str):
@@ -132,15 +135,18 @@ def _place(name: str) -> str | Path:
     return folder
 
 
-def _hub_call(name: str, call, *arguments):
-    """``call(*arguments)`` with the many ways in which a hub fails told in one line."""
+@contextmanager
+def _told_in_one_line(name: str, place: str | Path) -> Iterator[None]:
+    """The many ways in which a folder or the hub fails."""
+    local = isinstance(place, Path)
     try:
-        return call(*arguments)
+        with nullcontext() if local else cache_alone_if_unreachable():
+            yield
     except (OSError, ValueError) as error:
+        if local:
+            raise InputError(f"backbone {name!r}: {str(error).splitlines()[0]}") from None
         if "safetensors" in str(error):
             raise InputError(f"backbone {name!r}: no weights in safetensors; convert them first") from None
-        if isinstance(arguments[0], Path):
-            raise InputError(f"backbone {name!r}: {str(error).splitlines()[0]}") from None
         raise InputError(
             f"backbone {name!r}: the hub cannot be reached or has no such model; use a local folder, "
             f"or one of {', '.join(catalogue())}"
@@ -166,7 +172,7 @@ def _pretrained(place, config, attention: str):
     # The list of freshly drawn head weights is expected here and would bury what matters.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    model = _model_class(config).from_pretrained(
+    return _model_class(config).from_pretrained(
         place,
         config=config,
         use_safetensors=True,
@@ -174,4 +180,3 @@ def _pretrained(place, config, attention: str):
         attn_implementation=attention,
         dtype=torch.float32,
     )
-    return model

@@ -91,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument(
         "--backbone", default="", metavar="NAME", help="a named backbone, a local folder or a hub id"
     )
+    reproduce.add_argument(
+        "--grid", default="local", metavar="NAME", help="a Snakemake profile in parameters/grid/ (local, slurm)"
+    )
     reproduce.set_defaults(command=_reproduce)
 
     report = commands.add_parser(
@@ -134,21 +137,24 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _values(text: str, pairs: list[list[str]]) -> dict[str, Any]:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"--json cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError("--json takes an object such as '{\"seed\": 1}'")
+    return values | {name: _value(name, text) for name, text in pairs}
+
+
+def _value(name: str, text: str) -> Any:
     import yaml
 
     try:
-        values = json.loads(text)
-        named = {name: yaml.safe_load(value) for name, value in pairs}
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"parameters cannot be read: {str(error).splitlines()[0]}") from None
-    if not isinstance(values, dict):
-        raise InputError("--json takes an object such as '{\"seed\": 1}'")
-    # YAML reads 1e-4 as text; a number is what is meant.
-    return values | {name: _number(value) for name, value in named.items()}
-
-
-def _number(value: Any) -> Any:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"-p {name}: {text!r} is not YAML ({getattr(error, 'problem', error)}); quote it") from None
     try:
+        # YAML reads 1e-4 as text; a number is what is meant.
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
@@ -157,22 +163,16 @@ def _number(value: Any) -> Any:
 def _reproduce(given: argparse.Namespace) -> int:
     from paperlib import grid, plan
 
-    chosen = plan.make(given.profile, given.source, _absolute(given.data), given.backbone)
+    chosen = plan.make(given.profile, given.source, given.data, given.backbone)
     for section in given.only:
         chosen.section_job(section)
     sections = given.only or chosen.sections()
     jobs = given.jobs or grid.slots()
-    failed = grid.reproduce(chosen, sections, jobs)
+    failed = grid.reproduce(chosen, sections, jobs, given.grid)
     code = _render(chosen)
     for path in failed:
         print(f"paperlib: no record came from {path.parent.name}; see {path.parent / 'log.txt'}", file=sys.stderr)
     return EXIT_FAILED if failed else code
-
-
-def _absolute(folder: str) -> str:
-    from pathlib import Path
-
-    return str(Path(folder).expanduser().resolve()) if folder else ""
 
 
 def _report(given: argparse.Namespace) -> int:

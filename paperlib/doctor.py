@@ -3,21 +3,20 @@
 import os
 import platform
 import shutil
-import socket
 from importlib import metadata
 
 import psutil
+from huggingface_hub import constants
 
-from paperlib import backbones, measure, paths, plan
+from paperlib import backbones, hub, measure, paths, plan
 from paperlib.parameters import profiles
 
 PACKAGES = ("torch", "transformers", "datasets", "papermill", "snakemake", "jupyterlab", "nbconvert", "scikit-learn")
-HUB = ("huggingface.co", 443)
 
 
 def report() -> int:
     """Print the findings, a line each; 0 if the default profile can run here, else 1."""
-    usable = _software() and _space()
+    usable = all([_software(), _space()])
     _device()
     _reach()
     _profiles()
@@ -56,7 +55,7 @@ def _device() -> None:
 
 
 def _reach() -> None:
-    online = _hub_reachable()
+    online = hub.reachable(constants.ENDPOINT)
     _line(
         online or None,
         "source hub",
@@ -66,14 +65,6 @@ def _reach() -> None:
     _line(None, "source directory", "give --data DIR with glue/, superglue/, nli/ in their official layouts")
     for name, entry in backbones.catalogue().items():
         _line(backbones.available(name), f"backbone {name}", entry["note"])
-
-
-def _hub_reachable() -> bool:
-    try:
-        with socket.create_connection(HUB, timeout=3):
-            return True
-    except OSError:
-        return False
 
 
 def _profiles() -> None:

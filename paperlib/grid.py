@@ -28,44 +28,70 @@ def slots() -> int:
     return gpus or max(1, min(os.cpu_count() or 1, psutil.virtual_memory().total // GIGABYTES_EACH // 2**30))
 
 
-def reproduce(chosen: plan.Plan, sections: list[str], jobs: int) -> list[Path]:
+def reproduce(chosen: plan.Plan, sections: list[str], jobs: int, profile: str = "local") -> list[Path]:
     """Execute the runs of ``sections``, then the sections themselves, ``jobs`` at a time; returns the records that failed to come.
 
-    What has a record is not run again. A section whose runs failed is executed all the same: it says what is missing.
+    What has a record is not run again. A section whose runs failed is executed all the same: it says what is missing. Performance notebooks
+    come last, one at a time with all cores, so that nothing disturbs what they time. ``profile``: a folder of ``parameters/grid``.
     """
+    settings = paths.PARAMETERS / "grid" / profile
+    if not settings.is_dir():
+        known = ", ".join(sorted(path.name for path in settings.parent.iterdir()))
+        raise InputError(f"unknown grid profile {profile!r}; known: {known}")
     paths.results().mkdir(parents=True, exist_ok=True)
     with _only_one():
         _unlock()
         chosen.save()
-        runs = chosen.runs(sections)
-        failed = _execute(runs, {path: [] for path in runs}, jobs, "runs")
-        pages = chosen.pages(sections)
-        behind = {
-            path: [p for p in map(plan.record_path, chosen.run_jobs(job.notebook)) if p.is_file()]
-            for path, job in pages.items()
-        }
-        return failed + _execute(pages, behind, jobs, "sections")
+        timed = [section for section in sections if section.startswith("performance/")]
+        light = [section for section in sections if section not in timed]
+        failed = _execute(chosen.runs(sections), {}, jobs, 1, settings, "runs")
+        behind = {path: _done(chosen, job.notebook) for path, job in chosen.pages(light).items()}
+        failed += _execute(chosen.pages(light), behind, jobs, 1, settings, "sections")
+        cores = os.cpu_count() or 1
+        return failed + _execute(chosen.pages(timed), {}, cores, cores, settings, "performance")
 
 
-def _execute(wanted: dict[Path, profiles.Job], inputs: dict[Path, list[Path]], jobs: int, what: str) -> list[Path]:
-    stale = {
-        path
-        for path in wanted
-        if path.is_file() and any(p.stat().st_mtime > path.stat().st_mtime for p in inputs[path])
-    }
-    missing = {path: job for path, job in wanted.items() if path in stale or not path.is_file()}
+def _done(chosen: plan.Plan, section: str) -> list[Path]:
+    return [path for path in map(plan.record_path, chosen.run_jobs(section)) if path.is_file()]
+
+
+def _execute(
+    wanted: dict[Path, profiles.Job],
+    inputs: dict[Path, list[Path]],
+    cores: int,
+    threads: int,
+    settings: Path,
+    what: str,
+) -> list[Path]:
+    stale = [path for path in wanted if path.is_file() and any(_younger(p, path) for p in inputs.get(path, []))]
+    for path in stale:
+        path.unlink()
+    missing = {path: job for path, job in wanted.items() if not path.is_file()}
     if not missing:
         print(f"{what}: all {len(wanted)} are done")
         return []
-    for path in stale:
-        path.unlink()
-    process = _snakemake(missing, inputs, jobs)
-    with tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc=what, unit="notebook", smoothing=0.1) as bar:
+    listing = {
+        str(path): {
+            "notebook": job.notebook,
+            "parameters": job.parameters,
+            "inputs": [str(p) for p in inputs.get(path, [])],
+            "threads": threads,
+        }
+        for path, job in missing.items()
+    }
+    with (
+        _snakemake(listing, cores, settings) as process,
+        tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc=what, unit="notebook", smoothing=0.1) as bar,
+    ):
         while process.poll() is None:
             time.sleep(0.5)
             _advance(bar, wanted)
         _advance(bar, wanted)
     return [path for path in missing if not path.is_file()]
+
+
+def _younger(path: Path, than: Path) -> bool:
+    return path.stat().st_mtime > than.stat().st_mtime
 
 
 def _advance(bar: tqdm, wanted: dict[Path, profiles.Job]) -> None:
@@ -74,44 +100,28 @@ def _advance(bar: tqdm, wanted: dict[Path, profiles.Job]) -> None:
         bar.update(done - bar.n)
 
 
-def _snakemake(missing: dict[Path, profiles.Job], inputs: dict[Path, list[Path]], jobs: int) -> subprocess.Popen:
-    listing = paths.results() / "jobs.json"
-    listing.write_text(
-        json.dumps(
-            {
-                str(path): {
-                    "notebook": job.notebook,
-                    "parameters": job.parameters,
-                    "inputs": [str(p) for p in inputs[path]],
-                }
-                for path, job in missing.items()
-            }
-        ),
-        encoding="utf-8",
-    )
+@contextmanager
+def _snakemake(listing: dict[str, dict], cores: int, settings: Path) -> Iterator[subprocess.Popen]:
+    """Snakemake at work on the listed jobs; it is stopped, and waited for, when we leave early."""
+    jobs = paths.results() / "jobs.json"
+    jobs.write_text(json.dumps(listing), encoding="utf-8")
     command = [
         sys.executable,
         "-m",
         "snakemake",
         "--snakefile",
-        str(paths.ROOT / "Snakefile"),
+        paths.ROOT / "Snakefile",
         "--directory",
-        str(paths.results()),
-        "--cores",
-        str(jobs),
-        "--keep-going",
-        "--rerun-incomplete",
-        "--rerun-triggers",
-        "input",
-        "params",
-        "mtime",
-        "--show-failed-logs",
-        "--nocolor",
-        "--config",
-        f"jobs={listing}",
+        paths.results(),
     ]
-    log = (paths.results() / "snakemake.log").open("a", encoding="utf-8")
-    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=paths.ROOT)
+    options = ["--workflow-profile", settings, "--cores", str(cores), "--config", f"jobs={jobs}"]
+    with (paths.results() / "snakemake.log").open("a", encoding="utf-8") as log:
+        process = subprocess.Popen([*command, *options], stdout=log, stderr=subprocess.STDOUT, cwd=paths.ROOT)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
 
 
 @contextmanager

@@ -57,10 +57,13 @@ def record_path(job: profiles.Job) -> Path:
 
 def make(profile: str, source: str = "", data_dir: str = "", backbone: str = "") -> Plan:
     """A validated plan; empty arguments keep what the profile says. InputError for anything unknown."""
-    given = {"source": source, "data_dir": data_dir, "backbone": backbone}
-    plan = Plan(profile, {key: value for key, value in given.items() if value})
     if data_dir and source != "directory":
         raise InputError("--data DIR goes with --source directory")
+    given = {"source": source, "data_dir": data_dir, "backbone": backbone}
+    asked = Plan(profile, {key: value for key, value in given.items() if value})
+    # The validated values: a folder has become an absolute path, which means the same to whoever reads the plan later.
+    valid = overview_job(asked).parameters
+    plan = Plan(profile, {key: valid[key] for key in asked.overrides})
     for section in plan.sections():
         plan.section_job(section)
         plan.run_jobs(section)
@@ -82,12 +85,15 @@ def last() -> Plan:
 
 def all_claims(plan: Plan) -> list[dict[str, Any]]:
     """Every claim of the three papers with its verdict under ``plan``; claims without evidence are ``not run``."""
-    return [_row(plan, paper, claim) for paper in map(claims.load, claims.PAPERS) for claim in paper.claims]
+    found = {section: section_record(plan, section) for section in plan.sections()}
+    return [_row(plan, paper, claim, found) for paper in map(claims.load, claims.PAPERS) for claim in paper.claims]
 
 
-def _row(plan: Plan, paper: claims.Paper, claim: claims.Claim) -> dict[str, Any]:
+def _row(
+    plan: Plan, paper: claims.Paper, claim: claims.Claim, found: dict[str, records.Record | None]
+) -> dict[str, Any]:
     notebook = paper.sections[claim.section].notebook
-    record = section_record(plan, notebook) if notebook in plan.sections() else None
+    record = found.get(notebook)
     given = {v["id"]: v for v in record.verdicts} if record else {}
     verdict = given.get(claim.id) or _without_evidence(plan, notebook)
     fields = ("ours", "interval", "n", "source", "backbone", "device", "verdict", "reason")
@@ -96,7 +102,7 @@ def _row(plan: Plan, paper: claims.Paper, claim: claims.Claim) -> dict[str, Any]
         **{"printed": claim.printed, "unit": claim.unit, "tolerance": claim.tolerance},
         **{name: verdict.get(name) for name in fields},
         "notebook": notebook,
-        "command": verdict.get("command") or (record.provenance["command"] if record else plan.command(notebook)),
+        "command": verdict["command"] or record.provenance["command"],
     }
 
 
@@ -108,10 +114,12 @@ def section_record(plan: Plan, section: str) -> records.Record | None:
 
 def _without_evidence(plan: Plan, notebook: str | None) -> dict[str, Any]:
     if notebook is None:
-        return {"verdict": "not run", "reason": "this section has no notebook yet"}
-    if notebook not in plan.sections():
-        return {"verdict": "not run", "reason": f"profile {plan.profile} leaves this section out"}
-    return {"verdict": "not run", "reason": "this section has not been executed with the code as it is now"}
+        reason, command = "this section has no notebook yet", plan.command()
+    elif notebook not in plan.sections():
+        reason, command = f"profile {plan.profile} leaves this section out", f"paperlib run {notebook}"
+    else:
+        reason, command = "this section has not been executed with the code as it is now", plan.command(notebook)
+    return {"verdict": "not run", "reason": reason, "command": command}
 
 
 def scoreboard(plan: Plan) -> list[dict[str, Any]]:

@@ -74,7 +74,7 @@ def read(path: Path) -> Record:
     try:
         return Record.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        where = ".".join(map(str, error.errors()[0]["loc"])) or "no JSON object"
         raise InputError(f"{path}: not a record of schema 1 ({where}); delete it and run the notebook again") from None
 
 
@@ -187,8 +187,11 @@ def provenance(notebook: str, parameters: dict[str, Any]) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _git_state() -> tuple[str, bool]:
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", paths.ROOT, *arguments], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
+        try:
+            done = subprocess.run(["git", "-C", paths.ROOT, *arguments], capture_output=True, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError):  # no git here, or no repository
+            return ""
+        return done.stdout.strip()
 
     return git("rev-parse", "HEAD") or "no commit", bool(git("status", "--porcelain"))
 

@@ -9,17 +9,18 @@ from paperlib.errors import InputError
 class StageClock:
     """Stages of ``us = int(T * ur)`` steps: odd ones accumulate (stage I), even ones train the chosen subnetwork (stage II).
 
-    ``total_steps``: T, optimizer steps. ``update_ratio``: ur in (0, 1]. InputError if us would be 0.
+    ``total_steps``: T, optimizer steps. ``update_ratio``: ur in (0, 1]. InputError if us would be less than 1.
     """
 
     total_steps: int
     update_ratio: float
 
     def __post_init__(self):
-        if self.stage_steps == 0:
+        if self.stage_steps < 1:
+            # A little more than 1 / T, so that neither printing nor multiplying rounds it to less than one step.
             raise InputError(
                 f"update_ratio {self.update_ratio:g} of {self.total_steps} steps is less than one step; "
-                f"raise it to at least {1 / self.total_steps:.3g} or train longer"
+                f"raise it to at least {1.01 / self.total_steps:.3g} or train longer"
             )
 
     @property

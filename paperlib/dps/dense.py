@@ -44,9 +44,7 @@ class DPSDense(Method):
             if stage == 1:
                 self._accumulate(name, weight.grad, first=i == 1)
             else:
-                if i == 1:
-                    self._select(name)
-                weight.grad.mul_(self.mask[name])
+                self._mask(name, weight.grad)
 
     def after_clipping(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         if self.masked_policy == "freeze" and self.clock.stage(step)[0] == 2:
@@ -67,17 +65,22 @@ class DPSDense(Method):
                 if f"{kind}.{name}" in state:
                     store[name] = state[f"{kind}.{name}"].to(weight.device)
 
+    # The loop skips steps whose loss is not finite, so the first step of a stage may never be seen: a stage is known by what is in store.
+
     def _accumulate(self, name: str, gradient: torch.Tensor, first: bool) -> None:
-        if first:
-            self.mask.pop(name, None)
+        self.mask.pop(name, None)
+        if first or name not in self.gam:
             self.gam[name] = gradient.square()
         else:
             self.gam[name].addcmul_(gradient, gradient)
 
-    def _select(self, name: str) -> None:
-        # In double precision exactly as written: a rounding error may add one entry, as in the published code.
-        kept = math.ceil(self.gam[name].numel() * self.keep_fraction)
-        self.mask[name] = largest(self.gam.pop(name), kept)
+    def _mask(self, name: str, gradient: torch.Tensor) -> None:
+        if name in self.gam:
+            # In double precision exactly as written: a rounding error may add one entry, as in the published code.
+            kept = math.ceil(self.gam[name].numel() * self.keep_fraction)
+            self.mask[name] = largest(self.gam.pop(name), kept)
+        if name in self.mask:
+            gradient.mul_(self.mask[name])
 
 
 @torch.no_grad()

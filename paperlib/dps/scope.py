@@ -8,12 +8,13 @@ from paperlib.errors import InputError
 def tracked(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """Weights of all trainable Linear modules by name, pooler and classifier included; no bias, layer norm or embedding.
 
-    InputError if the model has none.
+    A Linear that shares an embedding's weight, as T5's output layer does, counts as the embedding. InputError if the model has none.
     """
+    embeddings = {module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     weights = {
         f"{name}.weight": module.weight
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module.weight.requires_grad
+        if isinstance(module, torch.nn.Linear) and module.weight.requires_grad and module.weight not in embeddings
     }
     if not weights:
         raise InputError("the model has no trainable Linear weight: there is no subnetwork to choose")

@@ -1,6 +1,7 @@
 """What all notebooks' parameter models share: strict types, no unknown names, one-line errors."""
 
 import difflib
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,7 +21,12 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path.name}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
 
 
-def _known(kind: str, names: list[str], value: str) -> str:
+@cache
+def _names(file: str) -> tuple[str, ...]:
+    return tuple(read_yaml(paths.PARAMETERS / file))
+
+
+def _known(kind: str, names: tuple[str, ...], value: str) -> str:
     if value not in names:
         raise ValueError(f"unknown {kind} {value!r}{suggestion(value, names)}; known: {', '.join(names)}")
     return value
@@ -33,22 +39,31 @@ def suggestion(value: str, names) -> str:
 
 
 def _known_task(value: str) -> str:
-    return _known("task", list(read_yaml(paths.PARAMETERS / "tasks.yaml")), value)
+    return _known("task", _names("tasks.yaml"), value)
 
 
 def _known_backbone(value: str) -> str:
-    names = list(read_yaml(paths.PARAMETERS / "backbones.yaml"))
+    names = _names("backbones.yaml")
     looks_like_hub_id = value.count("/") == 1 and not value.startswith((".", "/", "~"))
-    if value in names or Path(value).expanduser().is_dir() or looks_like_hub_id:
+    if value in names:
         return value
+    if Path(value).expanduser().is_dir() or looks_like_hub_id:
+        return _folder(value)
     raise ValueError(
         f"unknown backbone {value!r}{suggestion(value, names)}; give one of {', '.join(names)}, "
         "a folder with config.json and model.safetensors, or a hub id like org/name"
     )
 
 
+def _folder(value: str) -> str:
+    """A folder's absolute path, so that it means the same to the kernel, which works elsewhere; anything else as it is."""
+    path = Path(value).expanduser()
+    return str(path.resolve()) if value and path.is_dir() else value
+
+
 TaskName = Annotated[str, AfterValidator(_known_task)]
 Backbone = Annotated[str, AfterValidator(_known_backbone)]
+Folder = Annotated[str, AfterValidator(_folder)]
 Source = Literal["hub", "directory", "diagnostics"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Precision = Literal["auto", "bf16", "fp32"]
@@ -57,14 +72,14 @@ Precision = Literal["auto", "bf16", "fp32"]
 class Parameters(BaseModel):
     """Base of every notebook's model: unknown names and mistyped values are refused."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class DataParameters(Parameters):
     """Where rows come from and which model reads them."""
 
     source: Source
-    data_dir: str
+    data_dir: Folder
     backbone: Backbone
 
     @model_validator(mode="after")
@@ -78,9 +93,9 @@ class DataParameters(Parameters):
 
 
 def validated(model: type[Parameters], notebook: str, values: dict[str, Any]) -> Parameters:
-    """``model(**values)``, every mistake told in one InputError line that names the notebook and the key."""
+    """``values`` as a ``model``, every mistake told in one InputError line that names the notebook or file and the key."""
     try:
-        return model(**values)
+        return model.model_validate(values)
     except ValidationError as error:
         problems = (_one_line(problem, model) for problem in error.errors(include_url=False))
         raise InputError(f"{notebook}: {'; '.join(problems)}") from None
@@ -88,9 +103,11 @@ def validated(model: type[Parameters], notebook: str, values: dict[str, Any]) ->
 
 def _one_line(problem: dict, model: type[Parameters]) -> str:
     key = ".".join(str(part) for part in problem["loc"])
-    known = model.model_fields
     if problem["type"] == "extra_forbidden":
-        return f"unknown parameter {key!r}{suggestion(key, known)}; known: {', '.join(known)}"
+        known = model.model_fields
+        # Deeper in a file other names are known than at its top.
+        hint = f"{suggestion(key, known)}; known: {', '.join(known)}" if len(problem["loc"]) == 1 else "; remove it"
+        return f"unknown parameter {key!r}{hint}"
     message = problem["msg"].removeprefix("Value error, ")
     if not key or message.startswith("unknown"):
         return message

@@ -43,20 +43,23 @@ def read(path: Path) -> tuple[Parameter, ...]:
 
     Raises InputError if no cell carries the tag ``parameters`` or a line of it is not of the agreed form.
     """
-    source = _tagged_source(path)
-    lines = source.splitlines()
-    parameters = []
-    for node in ast.parse(source).body:
-        declared = isinstance(node, ast.AnnAssign) and isinstance(node.annotation, ast.Name)
-        if not declared or node.annotation.id not in PLAIN_TYPES or node.value is None:
-            raise InputError(
-                f"{path.name}: parameters cell, line {node.lineno}: write 'name: type = default  # help' "
-                f"with a type among {', '.join(sorted(PLAIN_TYPES))}"
-            )
-        _, _, comment = lines[node.lineno - 1].partition("#")
-        default = ast.literal_eval(node.value)
-        parameters.append(Parameter(node.target.id, node.annotation.id, default, comment.strip()))
-    return tuple(parameters)
+    lines = _tagged_source(path).splitlines()
+    return tuple(_parameter(path, line, number) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def _parameter(path: Path, line: str, number: int) -> Parameter:
+    _, _, comment = line.partition("  # ")
+    try:
+        (node,) = ast.parse(line).body
+        parameter = Parameter(node.target.id, node.annotation.id, ast.literal_eval(node.value), comment.strip())
+    except (SyntaxError, ValueError, AttributeError):
+        parameter = None
+    if parameter is None or parameter.type not in PLAIN_TYPES:
+        raise InputError(
+            f"{path.name}: parameters cell, line {number}: write 'name: type = default  # help' "
+            f"with a type among {', '.join(sorted(PLAIN_TYPES))}"
+        )
+    return parameter
 
 
 def _tagged_source(path: Path) -> str:

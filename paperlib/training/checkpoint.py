@@ -52,13 +52,10 @@ def load(
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(tensors[f"model.{name}"])
-            # The optimizer's own step counter is a tensor too: all three are keyed by the parameter's name.
+            # The step counter is a tensor too, and the fused optimizer wants it beside the parameter.
             moments = {key: tensors.get(f"optimizer.{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
             if moments["step"] is not None:
-                optimizer.state[parameter] = {
-                    key: value.to(parameter.device if key != "step" or value.is_cuda else "cpu")
-                    for key, value in moments.items()
-                }
+                optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}
     prefix = "method."
     method.load_state_dict({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
     torch.set_rng_state(tensors["rng.cpu"])

@@ -90,7 +90,10 @@ class Outcome:
 
 
 class Loop:
-    """One training run: step by step, resumable at any of them."""
+    """One training run: step by step, resumable at any of them.
+
+    ``folder`` holds the checkpoints, and the best weights of a problem with validation rows, which needs one; None: no checkpoints.
+    """
 
     def __init__(self, problem: Problem, method: Method, settings: Settings, folder: Path | None = None):
         self.problem, self.method, self.settings, self.folder = problem, method, settings, folder
@@ -120,23 +123,24 @@ class Loop:
         with tqdm(total=self.total_steps, initial=self.state["step"], unit="step", mininterval=1.0) as bar:
             while self.state["step"] < self.total_steps:
                 for micro_batches in self._remaining_of_epoch():
-                    self.step(micro_batches)
-                    bar.update()
+                    # Before a step, never after: a checkpoint at an epoch's last step would lack that epoch's validation.
                     if self.folder and time.monotonic() - written > self.settings.checkpoint_seconds:
                         self._save()
                         written = time.monotonic()
+                    self.step(micro_batches)
+                    bar.update()
                 self._end_of_epoch()
         return self._outcome()
 
     def step(self, micro_batches: list[np.ndarray]) -> None:
         """One optimizer step over one or more micro-batches of row numbers."""
         step, state = self.state["step"] + 1, self.state
-        rows = sum(len(indices) for indices in micro_batches)
+        sizes = [self.problem.averaged(self.problem.train, indices) for indices in micro_batches]
         total = 0.0
-        for indices in micro_batches:
+        for indices, size in zip(micro_batches, sizes, strict=True):
             batch = self.problem.batch(self.problem.train, indices)
             with self.method.forward_weights(step), self._autocast(), self._dropout():
-                loss = self.method.loss(self.problem, batch) * (len(indices) / rows)
+                loss = self.method.loss(self.problem, batch) * (size / sum(sizes))
             loss.backward()
             total += loss.item()
             state["tokens"] += int(self.problem.train.lengths[indices].sum()) * self.problem.train.choices

@@ -68,6 +68,10 @@ class Problem:
             return functional.mse_loss(logits.squeeze(-1), labels.float())
         return functional.cross_entropy(logits, labels)
 
+    def averaged(self, rows: Encoded, indices: np.ndarray) -> int:
+        """Number of terms in the mean that is the loss of the rows ``indices``: label tokens for text-to-text, else rows."""
+        return sum(len(rows.labels[i]) for i in indices) if self.backbone.text_to_text else len(indices)
+
     @torch.no_grad()
     def scores(self, rows: Encoded, batch_size: int):
         """What the model in evaluation mode says of every row: an array (rows, outputs), or generated texts."""

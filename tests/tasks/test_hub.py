@@ -6,9 +6,9 @@ import datasets
 import pytest
 from huggingface_hub import constants
 
+from paperlib import hub
 from paperlib.errors import InputError
 from paperlib.tasks import get, load
-from paperlib.tasks.sources import hub
 
 
 def dataset(rows, label=None):
@@ -22,7 +22,7 @@ def serve(monkeypatch):
 
     def _serve(splits):
         calls = []
-        monkeypatch.setattr(hub, "_reachable", lambda endpoint: True)
+        monkeypatch.setattr(hub, "reachable", lambda endpoint: True)
         monkeypatch.setattr(
             datasets,
             "load_dataset",
@@ -151,7 +151,3 @@ def test_an_unreachable_hub_is_one_line_within_seconds(monkeypatch, tmp_path):
     assert "\n" not in str(error.value)
     assert time.monotonic() - start < 2 * hub.SECONDS_TO_REACH
     assert before == constants.HF_HUB_OFFLINE
-
-
-def test_reachability():
-    assert not hub._reachable("http://127.0.0.1:9")

@@ -1,17 +1,12 @@
 """Tasks from the dataset hub: parquet-backed repositories only, no remote code."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
-
 import pandas as pd
 
 from paperlib.errors import InputError
+from paperlib.hub import cache_alone_if_unreachable
 from paperlib.tasks.registry import Task
 from paperlib.tasks.sources.labels import first_answer
 
-SECONDS_TO_REACH = 5
 SPLITS = ("train", "validation", "validation_mismatched", "test")
 
 
@@ -40,7 +35,7 @@ def _dataset(task: Task):
     import datasets
 
     try:
-        with _cache_alone_if_unreachable():
+        with cache_alone_if_unreachable(datasets.config):
             return datasets.load_dataset(task.hub.path, task.hub.name, revision=task.hub.revision)
     except Exception as error:  # network, disk, format: to the user it is one thing, with two ways out
         reason = " ".join(str(error).split())[:200]
@@ -52,31 +47,6 @@ def _dataset(task: Task):
 
 def _name(task: Task) -> str:
     return " ".join(filter(None, (task.hub.path, task.hub.name)))
-
-
-@contextmanager
-def _cache_alone_if_unreachable() -> Iterator[None]:
-    """Left to itself the hub client retries for half a minute before it looks into its cache."""
-    import datasets.config
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    if not any(before) and not _reachable(constants.ENDPOINT):
-        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
-
-
-def _reachable(endpoint: str) -> bool:
-    try:
-        urlopen(Request(endpoint, method="HEAD"), timeout=SECONDS_TO_REACH).close()
-    except HTTPError:  # an answer, if an unfriendly one
-        return True
-    except OSError:
-        return False
-    return True
 
 
 def _frame(task: Task, theirs: pd.DataFrame) -> pd.DataFrame:
