@@ -47,11 +47,12 @@ def catalogue() -> dict[str, dict[str, Any]]:
 
 
 def load(name: str, outputs: int, seed: int, dropout: float = -1.0) -> Backbone:
-    """The backbone ``name`` with a fresh head of ``outputs`` scores (ignored by text-to-text models).
+    """The backbone ``name`` with a head of ``outputs`` scores (ignored by text-to-text models), fresh unless the weights hold a fitting one.
 
     ``seed`` draws the head (and all weights of random and config-only backbones); ``dropout`` replaces every dropout probability of
     the configuration unless negative. On a CPU attention is eager: its backward pass is faster there than that of torch's fused one.
-    InputError: unknown name, no such folder, weights only in pickle format, a hub that cannot be reached.
+    InputError: unknown name, no such folder, weights only in pickle format or of another model, no tokenizer beside them, a hub that cannot
+    be reached.
     """
     import torch
 
@@ -65,8 +66,12 @@ def load(name: str, outputs: int, seed: int, dropout: float = -1.0) -> Backbone:
         return Backbone(name, model, _tokenizer(_embedded_folder("minilm")) if entry["kind"] == "random" else None)
     place = _embedded_folder(name) if entry else _place(name)
     with _told_in_one_line(name, place):
-        model = _pretrained(place, _adjusted(_config_of(place), outputs, dropout), attention)
-        return Backbone(name, model, _tokenizer(place))
+        model = _pretrained(name, place, _adjusted(_config_of(place), outputs, dropout), attention)
+        backbone = Backbone(name, model, _tokenizer(place))
+    # Without files of its own a tokenizer is made of special tokens alone, and reads every text as unknown.
+    if 2 * len(backbone.tokenizer) < model.config.vocab_size:
+        raise InputError(f"backbone {name!r}: no tokenizer beside the weights; put one there with save_pretrained")
+    return backbone
 
 
 def tokenizer(name: str):
@@ -138,11 +143,15 @@ def _place(name: str) -> str | Path:
 @contextmanager
 def _told_in_one_line(name: str, place: str | Path) -> Iterator[None]:
     """The many ways in which a folder or the hub fails."""
+    from safetensors import SafetensorError
+
     local = isinstance(place, Path)
     try:
         with nullcontext() if local else cache_alone_if_unreachable():
             yield
-    except (OSError, ValueError) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, SafetensorError) as error:
         if local:
             raise InputError(f"backbone {name!r}: {str(error).splitlines()[0]}") from None
         if "safetensors" in str(error):
@@ -165,18 +174,30 @@ def _tokenizer(place):
     return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
 
 
-def _pretrained(place, config, attention: str):
+def _pretrained(name: str, place, config, attention: str):
     import torch
     from transformers.utils import logging
 
     # The list of freshly drawn head weights is expected here and would bury what matters.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    return _model_class(config).from_pretrained(
+    model, found = _model_class(config).from_pretrained(
         place,
         config=config,
         use_safetensors=True,
         trust_remote_code=False,
         attn_implementation=attention,
         dtype=torch.float32,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
     )
+    drawn = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+    lost = sorted(key for key in drawn if not _may_be_drawn(key, model))
+    if lost:
+        raise InputError(f"backbone {name!r}: the weights are not of this model; {len(lost)} tensors missing, such as {lost[0]}")
+    return model
+
+
+def _may_be_drawn(key: str, model) -> bool:
+    """Whether a tensor belongs to the head or to the pooler, which not every pre-trained model comes with."""
+    return not _generates(model.config) and (not key.startswith(f"{model.base_model_prefix}.") or "pooler" in key)

@@ -10,7 +10,8 @@ from paperlib.report import render as render_pages
 def render(chosen: plan.Plan) -> Path:
     """Render what has been executed of the plan, and the scoreboard as ``index.html``; returns the path of the index."""
     sections = [page for section in chosen.sections() for page in _section_pages(chosen, section)]
-    board = _overview(chosen, [page.record for page in sections])
+    job = plan.overview_job(chosen)
+    board = runs.execute(job.notebook, job.parameters, progress=False)
     index = Page(board.parent / runs.EXECUTED, board, "index.html", "Scoreboard", "overview")
     render_pages(list({page.output: page for page in sections}.values()), paths.reports(), index)
     return paths.reports() / "index.html"
@@ -28,12 +29,3 @@ def _section_pages(chosen: plan.Plan, section: str) -> list[Page]:
 
 def _page(record: Path, output: str, title: str, kind: str) -> Page:
     return Page(record.parent / runs.EXECUTED, record, output, title, kind)
-
-
-def _overview(chosen: plan.Plan, shown: list[Path]) -> Path:
-    """Record of the scoreboard, executed anew when a record it reads is younger."""
-    job = plan.overview_job(chosen)
-    record = plan.record_path(job)
-    if record.is_file() and any(path.is_file() and path.stat().st_mtime > record.stat().st_mtime for path in shown):
-        record.unlink()
-    return runs.execute(job.notebook, job.parameters, progress=False)

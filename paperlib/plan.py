@@ -80,7 +80,10 @@ def last() -> Plan:
     path = paths.results() / "plan.json"
     if not path.is_file():
         return make("laptop")
-    return Plan(**json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return Plan(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise InputError(f"{path}: not a plan; delete it, or run paperlib reproduce again") from None
 
 
 def all_claims(plan: Plan) -> list[dict[str, Any]]:

@@ -43,10 +43,9 @@ def path_of(notebook: str, parameters: dict[str, Any]) -> Path:
     """Where the record of this notebook with these parameters lies, for the code as it is now.
 
     ``<results>/<notebook>/<readable name>-<hash>/record.json``: the hash covers all parameters, the code
-    (:func:`paperlib.code.fingerprint`) and, for a section, the runs it reads.
+    (:func:`paperlib.code.fingerprint`) and the records it reads.
     """
-    behind = [relative(path_of(job.notebook, job.parameters)) for job in runs_behind(notebook, parameters)]
-    content = [notebook, parameters, code.fingerprint(notebook), behind]
+    content = [notebook, parameters, code.fingerprint(notebook), [relative(p) for p in behind(notebook, parameters)]]
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     readable = [
         str(parameters[name]).rstrip("/").rpartition("/")[2]
@@ -57,11 +56,28 @@ def path_of(notebook: str, parameters: dict[str, Any]) -> Path:
     return paths.results() / notebook / "-".join([*readable, *seed, key]) / "record.json"
 
 
-def runs_behind(notebook: str, parameters: dict[str, Any]) -> list[profiles.Job]:
-    """The runs a section reads at the profile it is opened with; none for other notebooks."""
-    if "profile" not in parameters or notebook == "overview":
+def jobs_behind(notebook: str, parameters: dict[str, Any]) -> list[profiles.Job]:
+    """What a notebook reads at the profile it is opened with: a section its runs, the scoreboard the sections; others nothing."""
+    if "profile" not in parameters:
         return []
-    return profiles.run_jobs(parameters["profile"], notebook, profiles.overrides_of(parameters))
+    profile, overrides = parameters["profile"], profiles.overrides_of(parameters)
+    if notebook == "overview":
+        return [profiles.section_job(profile, section, overrides) for section in profiles.load(profile).sections]
+    return profiles.run_jobs(profile, notebook, overrides)
+
+
+def behind(notebook: str, parameters: dict[str, Any]) -> list[Path]:
+    """Where the records the notebook reads lie, or will."""
+    return [path_of(job.notebook, job.parameters) for job in jobs_behind(notebook, parameters)]
+
+
+def current(path: Path, notebook: str, parameters: dict[str, Any]) -> bool:
+    """Whether the notebook's record is there, and no record it reads has come, gone or changed since."""
+    if not path.is_file():
+        return False
+    there = [p for p in behind(notebook, parameters) if p.is_file()]
+    younger = any(p.stat().st_mtime_ns > path.stat().st_mtime_ns for p in there)
+    return not younger and read(path).runs == [relative(p) for p in there]
 
 
 def relative(path: Path) -> str:
@@ -111,7 +127,7 @@ class Run:
     def records(self) -> tuple[list[Record], list[profiles.Job]]:
         """Records of the runs behind this section, and the jobs that have none yet, in the profile's order."""
         done, missing = [], []
-        for job in runs_behind(self.notebook, self.parameters.model_dump()):
+        for job in jobs_behind(self.notebook, self.parameters.model_dump()):
             path = path_of(job.notebook, job.parameters)
             done.append(read(path)) if path.is_file() else missing.append(job)
         return done, missing
@@ -138,14 +154,13 @@ class Run:
         precision, threads and determinism, as :func:`paperlib.measure.environment` tells them.
         """
         parameters = self.parameters.model_dump()
-        behind = [path_of(job.notebook, job.parameters) for job in runs_behind(self.notebook, parameters)]
         wall = (datetime.now(UTC) - self.started).total_seconds()
         record = Record(
             notebook=self.notebook,
             parameters=parameters,
             results=results,
             verdicts=list(verdicts),
-            runs=[relative(path) for path in behind if path.is_file()],
+            runs=[relative(path) for path in behind(self.notebook, parameters) if path.is_file()],
             cost={"wall_seconds": wall, **(cost or {})},
             provenance={**provenance(self.notebook, parameters), **(environment or {})},
         )

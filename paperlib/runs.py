@@ -26,19 +26,21 @@ class RunFailed(RuntimeError):
 def execute(notebook: str, given: dict[str, Any], threads: int = 0, progress: bool = True) -> Path:
     """Run ``notebook`` with its defaults overridden by ``given`` and return the path of its record.
 
-    A record that is already there is returned as it is. ``threads``: CPU threads of the kernel, 0 for as many as torch chooses.
+    A record that is current (:func:`paperlib.records.current`) is returned as it is. ``threads``: CPU threads of the kernel, 0 for as many as
+    torch chooses.
     Raises InputError for a mistake in the parameters or the input they name (nothing is left behind), RunFailed for anything else (the
     executed notebook with its traceback and the last checkpoint stay, and running again continues).
     """
     parameters = resolve(notebook, given).model_dump()
     record = records.path_of(notebook, parameters)
-    if record.is_file():
+    if records.current(record, notebook, parameters):
         return record
-    fresh = not record.parent.exists()
-    record.parent.mkdir(parents=True, exist_ok=True)
     with _alone(record.parent), _environment(threads):
         # Another process may have finished this very run while we waited for its lock.
-        if not record.is_file():
+        if not records.current(record, notebook, parameters):
+            record.unlink(missing_ok=True)
+            fresh = not record.parent.exists()
+            record.parent.mkdir(parents=True, exist_ok=True)
             try:
                 _papermill(notebook, parameters, record.parent / EXECUTED, progress)
             except InputError:
@@ -52,6 +54,7 @@ def execute(notebook: str, given: dict[str, Any], threads: int = 0, progress: bo
 
 def _papermill(notebook: str, parameters: dict[str, Any], output: Path, progress: bool) -> None:
     import papermill
+    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
@@ -75,12 +78,19 @@ def _papermill(notebook: str, parameters: dict[str, Any], output: Path, progress
             if error.ename == InputError.__name__:
                 raise InputError(error.evalue) from None
             raise RunFailed(f"{notebook} failed: {error.ename}: {error.evalue}; traceback in {output}") from None
+        except DeadKernelError:
+            raise RunFailed(f"{notebook} failed: its kernel died, for want of memory perhaps; see {output}") from None
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Hold the run's folder: a second process with the same run waits here instead of working beside us."""
-    with (folder / ".lock").open("w", encoding="utf-8") as lock:
+    """Hold the run's folder: a second process with the same run waits here instead of working beside us.
+
+    The lock lies outside the folder, which may be removed while others wait for it.
+    """
+    locks = paths.results() / ".locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    with (locks / folder.name).open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

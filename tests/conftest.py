@@ -23,3 +23,21 @@ def workspace(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("PAPERLIB_RESULTS", str(tmp_path / "results"))
     monkeypatch.setenv("PAPERLIB_REPORTS", str(tmp_path / "reports"))
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def write_notebook():
+    """``write(folder, name, given, *code)``: a notebook with title, parameters cell ``given``, and code cells."""
+    from nbformat import write
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+    def written(folder: Path, name: str, given: str, *code: str) -> Path:
+        path = folder / f"{name}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tagged = new_code_cell(given, metadata={"tags": ["parameters"]})
+        cells = [new_markdown_cell(f"# {name}"), tagged, *map(new_code_cell, code)]
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        write(new_notebook(cells=cells, metadata=kernel), path)
+        return path
+
+    return written

@@ -10,10 +10,11 @@ def tracked(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 
     A Linear that shares an embedding's weight, as T5's output layer does, counts as the embedding. InputError if the model has none.
     """
+    names = {parameter: name for name, parameter in model.named_parameters()}
     embeddings = {module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     weights = {
-        f"{name}.weight": module.weight
-        for name, module in model.named_modules()
+        names[module.weight]: module.weight
+        for module in model.modules()
         if isinstance(module, torch.nn.Linear) and module.weight.requires_grad and module.weight not in embeddings
     }
     if not weights:

@@ -22,8 +22,12 @@ def of_diagnostic(task: Task, tokenizer, seed: int) -> dict[str, float]:
 
 
 def shared_texts(task: Task, frames: "dict[str, pd.DataFrame]") -> int:
-    """Number of texts that occur in more than one split, whichever of the task's text columns they stand in."""
-    seen = Counter(text for frame in frames.values() for text in {t for name in task.columns for t in frame[name]})
+    """Number of texts that occur in more than one split, whichever of the task's text columns they stand in.
+
+    Answers are left out: they are no sentences, and two questions may well have the same.
+    """
+    columns = [name for name in task.columns if name != "answer"]
+    seen = Counter(text for frame in frames.values() for text in {t for name in columns for t in frame[name]})
     return sum(splits > 1 for splits in seen.values())
 
 

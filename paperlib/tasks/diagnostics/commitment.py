@@ -1,8 +1,8 @@
 """Commitment (CB): is the writer committed to the clause embedded under a verb? After the CommitmentBank (de
 Marneffe et al. 2019).
 
-Each family tells a small scene in which two clauses are embedded under verbs of different commitment; the
-hypotheses are the clauses, plain or denied.
+A family embeds one clause, or two, under verbs of different commitment; the hypotheses are the clauses,
+plain or denied.
 """
 
 from paperlib.tasks.diagnostics.drawing import Draw
@@ -49,6 +49,22 @@ def clause(draw: Draw) -> tuple[str, str]:
     subject = subject.format(place=draw.one(PLACES), city=draw.one(CITIES), name=draw.one(NAMES))
     one, other = draw.some((plain, denied), 2)
     return f"{subject} {one}", f"{subject} {other}"
+
+
+def one_clause(draw: Draw) -> list[tuple]:
+    """One clause under a factive, an opinion and an error; a hypothesis that denies it turns the outer
+    two.
+    """
+    said, denied = clause(draw)
+    who, start = draw.one(NAMES), draw.fill("[last week|at first|in the end|back then|by Monday|that night]")
+    known, thought, false = (
+        sentence(f"{start}, {who} {draw.one(verbs)} that {said}") for verbs in (FACTIVE, OPEN, COUNTERFACTUAL)
+    )
+    if draw.maybe(0.7):
+        labels = ((known, ENTAILMENT), (thought, NEUTRAL), (false, CONTRADICTION))
+        return [(premise, sentence(said), label) for premise, label in labels]
+    labels = ((known, CONTRADICTION), (thought, NEUTRAL), (false, ENTAILMENT))
+    return [(premise, sentence(denied), label) for premise, label in labels]
 
 
 def two_clauses(draw: Draw) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -98,4 +114,4 @@ def errors_and_opinions(draw: Draw) -> list[tuple]:
     ]
 
 
-RULES = (facts_and_opinions, facts_and_errors, errors_and_opinions)
+RULES = (one_clause, facts_and_opinions, one_clause, errors_and_opinions, one_clause, facts_and_errors)

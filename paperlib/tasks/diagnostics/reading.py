@@ -18,6 +18,7 @@ from paperlib.tasks.diagnostics.lexicon import (
 )
 
 SPORTS = words("tennis golf hockey chess soccer cricket")
+GOODS = sum((KINDS[kind] for kind in ("instrument", "garment", "fruit", "tool")), ())
 SHOPS = words("bakery bank library museum theater zoo market pharmacy cinema gallery")
 
 # topic: (how it is told of {who}, how it is asked of {who}, the values)
@@ -154,55 +155,43 @@ DUTIES = (
 OCCASIONS = "[the party|the trip|the wedding|the picnic|the school feast|the journey|the holiday] in {city}"
 
 
+def offered(told: str, asked: str, right: tuple[str, ...], wrong: tuple[str, ...]) -> list[tuple]:
+    """One row per answer, in alphabetical order."""
+    return [
+        (told, question(asked), answer, "true" if answer in right else "false")
+        for answer in sorted((*right, *wrong))
+    ]
+
+
 def who_did(draw: Draw) -> list[tuple]:
-    """Which of four people did the asked thing: two of them, while a third did something of the same sort,
-    and the fourth is not mentioned.
+    """Who did the asked thing: two people; not a third one who did the like, not a stranger, and neither a
+    day nor a thing.
     """
     one, two, three, stranger = draw.some(NAMES, 4)
     tell, ask, values = draw.one(DUTIES)
-    mine, yours = draw.some(values, 2)
+    (mine, yours), day = draw.some(values, 2), draw.one(DAYS)
     occasion = draw.fill(OCCASIONS, city=draw.one(CITIES))
-    deeds = draw.some(
-        (f"{one} and {two} {tell.format(value=mine)}", f"{three} {tell.format(value=yours)}"), 2
-    )
-    told = passage(draw.fill(f"{occasion} [began|started|was planned] on {draw.one(DAYS)}"), *deeds)
-    asked = question(f"{ask.format(value=mine)} for {occasion}")
-    return [
-        (told, asked, who, "true" if who in (one, two) else "false")
-        for who in sorted((one, two, three, stranger))
-    ]
+    deeds = (f"{one} and {two} {tell.format(value=mine)}", f"{three} {tell.format(value=yours)}")
+    told = passage(f"{occasion} began on {day}", *draw.some(deeds, 2))
+    wrong = (draw.one((three, stranger)), draw.one((day, yours)))
+    return offered(told, f"{ask.format(value=mine)} for {occasion}", (one, two), wrong)
 
 
-def where_now(draw: Draw) -> list[tuple]:
-    """Which things a person has at the end, after one was given away."""
-    one, other = draw.some(NAMES, 2)
-    kept, given, own, never = (
-        a(thing)
-        for thing in draw.some(
-            sum((KINDS[kind] for kind in ("instrument", "garment", "fruit", "tool")), ()), 4
-        )
-    )
-    city = draw.one(CITIES)
-    told = passage(
-        f"in {city}, {one} bought {kept} and {given}",
-        f"{other} bought {own} and looked at {never}",
-        f"later {one} gave {other} the {given.split()[1]}",
-    )
-    who = draw.one((one, other))
-    has = {one: (kept,), other: (given, own)}[who]
-    asked = question(draw.fill(f"what [does {who} have|belongs to {who}] after the day in {city}"))
-    return [
-        (told, asked, thing, "true" if thing in has else "false")
-        for thing in sorted((kept, given, own, never))
-    ]
+def shopping(draw: Draw) -> list[tuple]:
+    """What somebody bought: two things; not what somebody else bought, and not what nobody bought."""
+    (one, other), city = draw.some(NAMES, 2), draw.one(CITIES)
+    mine, also, yours, nobodys = map(a, draw.some(GOODS, 4))
+    told = passage(f"in {city}, {one} bought {mine} and {also}", f"{other} bought {yours}")
+    asked = draw.fill(f"[what did {one} buy in {city}|what did {one} bring home from {city}]")
+    return offered(told, asked, (mine, also), (draw.one((yours, nobodys)), draw.one((other, city))))
 
 
-def which_traits(draw: Draw) -> list[tuple]:
-    """Two people, two facts each; two facts of the asked one are offered with one of the other and one of
-    nobody.
+def what_is_said(draw: Draw) -> list[tuple]:
+    """Two people, two facts each: those of the asked one; not one of the other, or one of nobody, and
+    nothing of another topic.
     """
     (one, pronoun), (other, other_pronoun) = couple(draw)
-    (tell, _, values), (more, _, further) = draw.some(TOPICS, 2)
+    (tell, _, values), (more, _, further), (*_, beside) = draw.some(TOPICS, 3)
     (mine, yours, nobodys), (also, too) = draw.some(values, 3), draw.some(further, 2)
     told = passage(
         tell.format(who=one, value=mine),
@@ -210,19 +199,17 @@ def which_traits(draw: Draw) -> list[tuple]:
         tell.format(who=other, value=yours),
         more.format(who=other_pronoun, value=too),
     )
-    who, rest, right, wrong = draw.one(
-        ((one, other, (mine, also), (yours, too)), (other, one, (yours, too), (mine, also)))
+    asked, rest, right, theirs = draw.one(
+        ((one, other, (mine, also), yours), (other, one, (yours, too), mine))
     )
-    asked = question(
+    return offered(
+        told,
         draw.fill(
-            f"[what does the text say about {who} but not about"
-            f"|what do we learn about {who} but not about|what is true of {who} but not of] {rest}"
-        )
+            f"[what does the text say about {asked} but not about|what is true of {asked} but not of] {rest}"
+        ),
+        right,
+        (draw.one((theirs, nobodys)), draw.one(beside)),
     )
-    return [
-        (told, asked, value, "true" if value in right else "false")
-        for value in sorted((*right, draw.one(wrong), nobodys))
-    ]
 
 
-SEVERAL_ANSWERS = (who_did, which_traits, where_now)
+SEVERAL_ANSWERS = (who_did, what_is_said, shopping)

@@ -83,102 +83,101 @@ SOURCES = (
 )
 
 
-def judged(entailing: tuple[str, str], open_: tuple[str, str]) -> list[tuple]:
+def judged(draw: Draw, premise: str, entailed: str, *open_: str) -> list[tuple]:
+    """The entailed hypothesis, and one of those left open."""
     return [
-        (sentence(entailing[0]), sentence(entailing[1]), ENTAILS),
-        (sentence(open_[0]), sentence(open_[1]), NEUTRAL),
+        (sentence(premise), sentence(entailed), ENTAILS),
+        (sentence(premise), sentence(draw.one(open_)), NEUTRAL),
     ]
 
 
 def inheritance(draw: Draw) -> list[tuple]:
-    """What holds of a class holds of its members; what holds of another class need not."""
-    (one, ones, deeds), (_, others, more) = draw.some(CLASSES, 2)
-    deed, other = draw.one(deeds), draw.one(more)
+    """What holds of a class holds of its members; what holds of other classes need not."""
+    (one, ones, deeds), (_, others, more), (_, _, most) = draw.some(CLASSES, 3)
+    deed, other, third = (draw.one(does) for does in (deeds, more, most))
     rules = draw.some((f"{ones} {deed}", f"{others} {other}"), 2)
     what = draw.fill(f"the [sample|thing|object] from {draw.one(REGIONS)}")
     premise = f"{draw.fill(SOURCES)}{rules[0]} and that {rules[1]}, and {what} is {one}"
-    will = draw.fill("[will|should|can be expected to|is likely to]")
-    return judged((premise, f"{what} {will} {deed}"), (premise, f"{what} {will} {other}"))
+    start = f"{what} {draw.fill('[will|should|can be expected to|is likely to]')}"
+    return judged(draw, premise, f"{start} {deed}", f"{start} {other}", f"{start} {third}")
 
 
 def process(draw: Draw) -> list[tuple]:
-    """Two verbs with their objects, kept or exchanged."""
-    agent, takes, one, gives, other = draw.one(PROCESSES)
-    source, where = draw.fill(SOURCES), f"in {draw.one(REGIONS)}"
-    premise = draw.one(
+    """Two verbs with their objects: kept, exchanged, or those of something else."""
+    (agent, takes, one, gives, other), (_, uses, food, makes, product) = draw.some(PROCESSES, 2)
+    where = f"in {draw.one(REGIONS)}"
+    clauses = draw.some((f"{takes} {one}", f"{gives} {other}"), 2)
+    kept, exchanged, foreign = draw.one(
         (
-            f"{source}{agent} {takes} {one} and {gives} {other}",
-            f"{source}{agent} {gives} {other} and {takes} {one}",
+            (f"{gives} {other}", f"{gives} {one}", f"{makes} {product}"),
+            (f"{takes} {one}", f"{takes} {other}", f"{uses} {food}"),
         )
     )
-    kept, exchanged = draw.one(
-        (
-            (f"{agent} {where} {gives} {other}", f"{agent} {where} {gives} {one}"),
-            (f"{agent} {where} {takes} {one}", f"{agent} {where} {takes} {other}"),
-        )
-    )
-    return judged((premise, kept), (premise, exchanged))
+    premise = f"{draw.fill(SOURCES)}{agent} {' and '.join(clauses)}"
+    return judged(draw, premise, *(f"{agent} {where} {does}" for does in (kept, exchanged, foreign)))
 
 
 def causation(draw: Draw) -> list[tuple]:
-    """A cause and its effect, in either order of mention, or exchanged."""
-    (cause, effect), (third, _) = draw.some(CAUSES, 2)
-    source, where = draw.fill(SOURCES), f"in {draw.one(REGIONS)}"
-    remark = draw.fill(f"{third} [is rare|is common|is normal|was studied less|matters too] there")
-    premise = draw.fill(
-        f"{source}{where} {cause} [is a cause of|leads to|often causes|can result in] {effect}, "
-        f"[but|while|and] {remark}"
+    """A cause and its effect: in either order of mention, exchanged, or another effect."""
+    (cause, effect), (third, further) = draw.some(CAUSES, 2)
+    where = f"in {draw.one(REGIONS)}"
+    remark = draw.fill(
+        f"[but|while|and] {third} [is rare|is common|is normal|was studied less|matters too] there"
     )
+    link = draw.fill("[is a cause of|leads to|often causes|can result in]")
     claim = draw.one(
         (
-            "{0} can bring about {1} " + where,
-            "{1} " + where + " can come from {0}",
-            where + ", one effect of {0} is {1}",
+            f"{{0}} can bring about {{1}} {where}",
+            f"{{1}} {where} can come from {{0}}",
+            f"{where}, one effect of {{0}} is {{1}}",
         )
     )
     return judged(
-        (premise, claim.format(cause, effect)),
-        (premise, claim.format(*draw.one(((effect, cause), (third, effect))))),
+        draw,
+        f"{draw.fill(SOURCES)}{where} {cause} {link} {effect}, {remark}",
+        claim.format(cause, effect),
+        claim.format(effect, cause),
+        claim.format(third, effect),
+        claim.format(cause, further),
+        claim.format(cause, further),
     )
 
 
 def scale(draw: Draw) -> list[tuple]:
-    """Transitive comparison; the converse keeps the order, the reverse does not."""
+    """Transitive comparison: the converse keeps the order; the reverse does not, and another scale is
+    open.
+    """
     one, two, three = (f"the {material} rod" for material in draw.some(MATERIALS, 3))
-    more, less = draw.some(draw.one(SCALES), 2)
+    scale_, others = draw.some(SCALES, 2)
+    (more, less), (further, _) = draw.some(scale_, 2), others
     premise = f"in test {draw.one(NUMBERS)}, {one} was {more} than {two}, and {two} was {more} than {three}"
     high, low = draw.one(((one, two), (two, three), (one, three)))
     (top, word), (bottom, converse) = draw.some(((high, more), (low, less)), 2)
-    return judged(
-        (premise, f"{top} was {word} than {bottom}"), (premise, f"{top} was {converse} than {bottom}")
-    )
+    claims = (f"{top} was {which} than {bottom}" for which in (word, converse, further))
+    return judged(draw, premise, *claims)
 
 
 def condition(draw: Draw) -> list[tuple]:
-    """If the condition holds, the effect follows; if the effect is seen, the condition need not hold
-    (affirming the consequent).
-    """
-    when, then = draw.some(EVENTS, 2)
+    """If the condition holds, the effect follows, and nothing else does."""
+    when, then, also, other = draw.some(EVENTS, 4)
+    rule = draw.fill(f"[if {when}, {then}|{then} whenever {when}], [and if|but if] {also}, {other}")
     test = f"in test {draw.one(NUMBERS)}"
-    rule = draw.fill(f"[if {when}, {then}|{then} whenever {when}]")
-    return judged(
-        (f"{rule}, and {test} {when}", f"{test} {then}"), (f"{rule}, and {test} {then}", f"{test} {when}")
-    )
+    return judged(draw, f"{rule}; {test} {when}", f"{test} {then}", f"{test} {also}", f"{test} {other}")
 
 
 def observation(draw: Draw) -> list[tuple]:
-    """What is seen of a member is seen of its kind, not the other way round."""
-    kind = draw.one(("animal", "bird", "flower", "fruit", "vegetable"))
-    one = draw.one(KINDS[kind])
-    seen = (
-        draw.fill(
-            "[was found|was studied|was raised|was kept in the dark|was weighed twice|was photographed]"
-        )
-        + f" in {draw.one(REGIONS)}"
+    """What is seen of a member is seen of its kind; not the other way round, nor of another kind."""
+    kind, another = draw.some(("animal", "bird", "flower", "fruit", "vegetable"), 2)
+    one, size = draw.one(KINDS[kind]), draw.fill("[rare|small|wild|red|young|strange|large]")
+    seen = draw.fill(
+        "[was found|was studied|was raised|was kept in the dark|was weighed twice|was photographed]"
     )
-    size = draw.fill("[rare|small|wild|red|young|strange|large]")
-    low, high = f"{a(f'{size} {one}')} {seen}", f"{a(f'{size} {kind}')} {seen}"
-    return judged((low, high), (high, low))
+    seen = f"{seen} in {draw.one(REGIONS)}"
+    narrow, wide, other = (f"{a(f'{size} {noun}')} {seen}" for noun in (one, kind, another))
+    return [
+        (sentence(narrow), sentence(wide), ENTAILS),
+        draw.one(((sentence(wide), sentence(narrow), NEUTRAL), (sentence(narrow), sentence(other), NEUTRAL))),
+    ]
 
 
 RULES = (inheritance, process, causation, scale, condition, observation)

@@ -13,13 +13,18 @@ POSITIVE, NEGATIVE = "positive", "negative"
 PRAISE = words(
     "brilliant charming clever delightful elegant exciting fascinating fresh funny gorgeous gripping "
     "honest inspiring intelligent lovely memorable moving original powerful remarkable satisfying "
-    "stunning superb touching witty wonderful"
+    "stunning superb touching witty wonderful absorbing admirable captivating compelling coherent "
+    "engaging graceful hilarious imaginative insightful lively masterful polished refreshing sincere "
+    "skillful subtle tender thoughtful warm"
 )
 BLAME = words(
     "awful boring bland clumsy confusing dreadful dull empty flat foolish forgettable lazy lifeless "
     "messy mediocre painful pointless predictable ridiculous sloppy shallow stale stupid tedious "
-    "terrible tiresome"
+    "terrible tiresome annoying artificial awkward banal chaotic cheesy contrived dreary exhausting "
+    "forced hollow incoherent irritating lame monotonous pretentious repetitive silly superficial "
+    "tasteless"
 )
+DENIALS = ("far from", "anything but", "not at all")
 WORKS = words("film movie drama comedy thriller sequel documentary remake western cartoon romance musical")
 PARTS = words("plot acting script dialogue soundtrack ending photography direction cast story music pacing")
 VIEWERS = words("critics fans viewers reviewers audiences experts")
@@ -35,6 +40,16 @@ def both(frame: str, good: tuple, bad: tuple, flips: bool = False) -> list[tuple
 
 def polar(draw: Draw) -> tuple[str, str]:
     return draw.one(PRAISE), draw.one(BLAME)
+
+
+def verdicts(draw: Draw) -> tuple[str, str]:
+    """Something good and something bad to say after "is": a word, or the denial of an opposite one."""
+    good, bad = polar(draw)
+    if draw.maybe(0.6):
+        good = f"{draw.one(DENIALS)} {draw.one(BLAME)}"
+    if draw.maybe(0.6):
+        bad = f"{draw.one(DENIALS)} {draw.one(PRAISE)}"
+    return good, bad
 
 
 def plain(draw: Draw) -> list[tuple]:
@@ -85,7 +100,7 @@ def double_negation(draw: Draw) -> list[tuple]:
 
 def contrast(draw: Draw) -> list[tuple]:
     """After "but", the second half is the verdict; both orders use the same words."""
-    (good, bad), part = polar(draw), draw.one(PARTS)
+    (good, bad), part = verdicts(draw), draw.one(PARTS)
     frame = draw.fill(
         f"the {part} is {{}}, [but in the end|but sadly or not,|yet all in all] the {draw.one(WORKS)} is {{}}"
     )
@@ -96,7 +111,7 @@ def concession(draw: Draw) -> list[tuple]:
     """The clause under "although" never is the verdict, wherever it stands (Socher et al. 2013 treat "X
     but Y"; this is its mirror).
     """
-    good, bad = polar(draw)
+    good, bad = verdicts(draw)
     part, work = draw.one(PARTS), draw.one(WORKS)
     first = draw.fill(f"[although|even though|while] the {part} is {{}}, the {work} is {{}}")
     last = draw.fill(f"the {work} is {{}}, [although|even though|though] the {part} is {{}}")
@@ -121,7 +136,7 @@ def comparison(draw: Draw) -> list[tuple]:
 
 def hearsay(draw: Draw) -> list[tuple]:
     """Reported praise counts only when the writer agrees with it."""
-    good, bad = polar(draw)
+    good, bad = verdicts(draw)
     start = draw.fill(f"{draw.one(VIEWERS)} [called|found|considered] the {draw.one(WORKS)} {{}}, and")
     return both(f"{start} {draw.fill('[they are right|I agree|rightly so]')}", (good,), (bad,)) + both(
         f"{start} {draw.fill('[they are wrong|I disagree|wrongly so]')}", (good,), (bad,), flips=True
@@ -130,7 +145,7 @@ def hearsay(draw: Draw) -> list[tuple]:
 
 def expectation(draw: Draw) -> list[tuple]:
     """What was expected, promised or intended is not what was delivered."""
-    (good, bad), subject = polar(draw), f"the {draw.one(PARTS)} of this {draw.one(WORKS)}"
+    (good, bad), subject = verdicts(draw), f"the {draw.one(PARTS)} of this {draw.one(WORKS)}"
     frame = draw.fill(
         f"[I expected {subject} to be {{}}, but it was"
         f"|{subject} was said to be {{}}, yet it proved"
@@ -142,7 +157,7 @@ def expectation(draw: Draw) -> list[tuple]:
 
 def unreal(draw: Draw) -> list[tuple]:
     """A counterfactual denies what it says (it would have been funny with a better cast)."""
-    good, bad = polar(draw)
+    good, bad = verdicts(draw)
     work, part = draw.one(WORKS), draw.one(PARTS)
     unreal_frame = draw.fill(f"[with|given] another {part}, this {work} would have been {{}}")
     real_frame = draw.fill(f"[with|thanks to|because of] its {part}, this {work} has become {{}}")
