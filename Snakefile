@@ -1,25 +1,19 @@
 # The grid: every target is a record, made by the runner. `paperlib reproduce` writes the jobs file and calls this with it;
 # more machines: the same file with a cluster executor plugin (parameters/grid/slurm).
 import json
-import re
 import sys
 
 with open(config["jobs"], encoding="utf-8") as file:
-    JOBS = json.load(file)  # record path -> {"notebook", "parameters", "inputs"}
+    JOBS = json.load(file)  # record path -> {"notebook", "parameters", "threads"}
 
 def job(wildcards):
     return JOBS[f"{wildcards.folder}/record.json"]
-
-# Records a section reads are plain files here: only the listed jobs are ours to make.
-wildcard_constraints:
-    folder="|".join(re.escape(record.removesuffix("/record.json")) for record in JOBS)
 
 rule all:
     input: list(JOBS)
 
 rule notebook:
     output: "{folder}/record.json"
-    input: lambda wildcards: job(wildcards)["inputs"]
     log: "{folder}/log.txt"
     threads: lambda wildcards: job(wildcards)["threads"]
     params:
@@ -27,4 +21,4 @@ rule notebook:
         parameters=lambda wildcards: json.dumps(job(wildcards)["parameters"], sort_keys=True),
     shell:
         "{sys.executable:q} -m paperlib.cli run {params.notebook:q} --json {params.parameters:q} "
-        "--threads {threads} --quiet > {log:q} 2>&1"
+        "--threads {threads} --quiet > {log:q} 2>&1 || {{ code=$?; echo \"exit code $code\" >> {log:q}; exit $code; }}"

@@ -194,7 +194,9 @@ def _pretrained(name: str, place, config, attention: str):
     drawn = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
     lost = sorted(key for key in drawn if not _may_be_drawn(key, model))
     if lost:
-        raise InputError(f"backbone {name!r}: the weights are not of this model; {len(lost)} tensors missing, such as {lost[0]}")
+        raise InputError(
+            f"backbone {name!r}: the weights are not of this model; {len(lost)} tensors missing, such as {lost[0]}"
+        )
     return model
 
 

@@ -169,23 +169,24 @@ def _reproduce(given: argparse.Namespace) -> int:
     sections = given.only or chosen.sections()
     jobs = given.jobs or grid.slots()
     failed = grid.reproduce(chosen, sections, jobs, given.grid)
-    code = _render(chosen)
-    for path in failed:
-        print(f"paperlib: no record came from {path.parent.name}; see {path.parent / 'log.txt'}", file=sys.stderr)
-    return EXIT_FAILED if failed else code
+    reasons, bad_input = grid.reasons(failed)
+    _render(chosen)
+    for reason, times in reasons.items():
+        print(f"paperlib: {reason}" + (f" ({times} times)" if times > 1 else ""), file=sys.stderr)
+    return (EXIT_BAD_INPUT if bad_input else EXIT_FAILED) if failed else 0
 
 
 def _report(given: argparse.Namespace) -> int:
     from paperlib import plan
 
-    return _render(plan.last())
+    _render(plan.last())
+    return 0
 
 
-def _render(chosen) -> int:
+def _render(chosen) -> None:
     from paperlib import pages
 
     print(f"report: {pages.render(chosen)}")
-    return 0
 
 
 def _claims(given: argparse.Namespace) -> int:
@@ -193,7 +194,7 @@ def _claims(given: argparse.Namespace) -> int:
 
     rows = plan.all_claims(plan.last())
     if given.json:
-        print(json.dumps(rows, indent=1, allow_nan=False))
+        print(json.dumps(rows, indent=1, allow_nan=False, ensure_ascii=False))
         return 0
     width = max(len(row["id"]) for row in rows)
     for row in rows:

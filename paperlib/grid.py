@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +15,14 @@ from pathlib import Path
 import psutil
 from tqdm import tqdm
 
-from paperlib import paths, plan
+from paperlib import paths, plan, records, runs
 from paperlib.errors import InputError
 from paperlib.parameters import profiles
 
 # A fine-tuning run of a small backbone peaks at about two gigabytes.
 GIGABYTES_EACH = 2
+LOG = "log.txt"
+BAD_INPUT = 2
 
 
 def slots() -> int:
@@ -44,39 +47,40 @@ def reproduce(chosen: plan.Plan, sections: list[str], jobs: int, profile: str = 
         chosen.save()
         timed = [section for section in sections if section.startswith("performance/")]
         light = [section for section in sections if section not in timed]
-        failed = _execute(chosen.runs(sections), {}, jobs, 1, settings, "runs")
-        behind = {path: _done(chosen, job.notebook) for path, job in chosen.pages(light).items()}
-        failed += _execute(chosen.pages(light), behind, jobs, 1, settings, "sections")
+        failed = _execute(chosen.runs(sections), jobs, 1, settings, "runs")
+        failed += _execute(chosen.pages(light), jobs, 1, settings, "sections")
         cores = os.cpu_count() or 1
-        return failed + _execute(chosen.pages(timed), {}, cores, cores, settings, "performance")
+        return failed + _execute(chosen.pages(timed), cores, cores, settings, "performance")
 
 
-def _done(chosen: plan.Plan, section: str) -> list[Path]:
-    return [path for path in map(plan.record_path, chosen.run_jobs(section)) if path.is_file()]
+def reasons(failed: list[Path]) -> tuple[dict[str, int], bool]:
+    """Why records failed to come: reason -> how often; and whether all of it was bad input. Folders that hold nothing but that reason go."""
+    told: Counter[str] = Counter()
+    bad_input = []
+    for path in failed:
+        log = path.parent / LOG
+        lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+        reason = next((line for line in reversed(lines) if line.startswith("paperlib: ")), None)
+        told[
+            (reason or f"no record came from {path.parent.name}; see {paths.results() / 'snakemake.log'}").removeprefix(
+                "paperlib: "
+            )
+        ] += 1
+        bad_input.append(bool(lines) and lines[-1] == f"exit code {BAD_INPUT}")
+        if bad_input[-1]:
+            shutil.rmtree(path.parent)
+    return dict(told), all(bad_input)
 
 
-def _execute(
-    wanted: dict[Path, profiles.Job],
-    inputs: dict[Path, list[Path]],
-    cores: int,
-    threads: int,
-    settings: Path,
-    what: str,
-) -> list[Path]:
-    stale = [path for path in wanted if path.is_file() and any(_younger(p, path) for p in inputs.get(path, []))]
-    for path in stale:
-        path.unlink()
-    missing = {path: job for path, job in wanted.items() if not path.is_file()}
+def _execute(wanted: dict[Path, profiles.Job], cores: int, threads: int, settings: Path, what: str) -> list[Path]:
+    missing = {path: job for path, job in wanted.items() if not _finished(path, job)}
     if not missing:
         print(f"{what}: all {len(wanted)} are done")
         return []
+    for path in missing:
+        path.unlink(missing_ok=True)
     listing = {
-        str(path): {
-            "notebook": job.notebook,
-            "parameters": job.parameters,
-            "inputs": [str(p) for p in inputs.get(path, [])],
-            "threads": threads,
-        }
+        str(path): {"notebook": job.notebook, "parameters": job.parameters, "threads": threads}
         for path, job in missing.items()
     }
     with (
@@ -90,8 +94,10 @@ def _execute(
     return [path for path in missing if not path.is_file()]
 
 
-def _younger(path: Path, than: Path) -> bool:
-    return path.stat().st_mtime > than.stat().st_mtime
+def _finished(path: Path, job: profiles.Job) -> bool:
+    # A run's record is enough. A page needs the executed copy too, which a notebook run in JupyterLab does not leave.
+    shown = job.notebook.startswith("runs/") or (path.parent / runs.EXECUTED).is_file()
+    return shown and records.current(path, job.notebook, job.parameters)
 
 
 def _advance(bar: tqdm, wanted: dict[Path, profiles.Job]) -> None:

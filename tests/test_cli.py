@@ -139,7 +139,31 @@ def test_reproduce_tells_each_record_that_did_not_come_and_still_renders(workspa
     assert cli.main(["reproduce", "smoke"]) == 1
     captured = capsys.readouterr()
     assert captured.out == f"report: {workspace / 'index.html'}\n"
-    assert "no record came from a-1" in captured.err and "log.txt" in captured.err
+    assert "no record came from a-1" in captured.err and "snakemake.log" in captured.err
+
+
+def failed_run(workspace, name, message, code):
+    folder = workspace / "results" / "runs" / name
+    folder.mkdir(parents=True)
+    (folder / grid.LOG).write_text(f"Traceback ...\npaperlib: {message}\nexit code {code}\n")
+    return folder / "record.json"
+
+
+def test_reproduce_tells_bad_input_once_with_exit_code_2_and_leaves_no_folder(workspace, monkeypatch, capsys):
+    failed = [failed_run(workspace, name, "train.tsv, line 3: no label", 2) for name in ("a", "b")]
+    monkeypatch.setattr(grid, "reproduce", lambda *_: failed)
+    monkeypatch.setattr(pages, "render", lambda chosen: "")
+    assert cli.main(["reproduce", "smoke"]) == 2
+    assert capsys.readouterr().err == "paperlib: train.tsv, line 3: no label (2 times)\n"
+    assert not any(path.parent.exists() for path in failed)
+
+
+def test_reproduce_exits_with_1_when_anything_but_the_input_was_wrong(workspace, monkeypatch, capsys):
+    failed = [failed_run(workspace, "a", "no label", 2), failed_run(workspace, "b", "runs/b failed: see b", 1)]
+    monkeypatch.setattr(grid, "reproduce", lambda *_: failed)
+    monkeypatch.setattr(pages, "render", lambda chosen: "")
+    assert cli.main(["reproduce", "smoke"]) == 1
+    assert failed[1].parent.exists(), "what failed keeps its traceback"
 
 
 def test_reproduce_works_on_the_sections_asked_for_with_as_many_jobs(workspace, monkeypatch):

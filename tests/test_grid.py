@@ -119,7 +119,7 @@ def test_killed_or_failed_it_goes_on_without_hand_work_and_repeats_nothing_that_
     (workspace / "closed").unlink()
     code, out, err = reproduce(here)
     assert code == 1
-    assert f"no record came from {bad.parent.name}; see {bad.parent / 'log.txt'}" in err
+    assert "AssertionError" in err and str(bad.parent) in err
     assert "AssertionError" in (bad.parent / "log.txt").read_text()
     assert records.read(section).results == {"seeds": [0], "missing": 1}
     assert out.endswith(f"report: {workspace / 'reports' / 'index.html'}\n")

@@ -243,7 +243,9 @@ def with_query(values):
 
 def test_selection_is_per_matrix():
     """However small a matrix's gradients are beside the other's, it keeps its own share."""
-    masks, _ = masks_after_stage_one([gradients(0, 1)[0] | {"classifier.weight": np.arange(1.0, 7).reshape(2, 3) * 1e-6}])
+    masks, _ = masks_after_stage_one(
+        [gradients(0, 1)[0] | {"classifier.weight": np.arange(1.0, 7).reshape(2, 3) * 1e-6}]
+    )
     assert masks["classifier.weight"].tolist() == [[False] * 3, [True] * 3]
     assert masks["query.weight"].sum() == 6
 

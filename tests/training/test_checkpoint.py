@@ -48,7 +48,9 @@ class Training:
         return self.model, self.optimizer, self.method, self.generator
 
     def everything(self):
-        moments = [self.optimizer.state[p][key] for p in self.model.parameters() for key in ("exp_avg", "exp_avg_sq", "step")]
+        moments = [
+            self.optimizer.state[p][key] for p in self.model.parameters() for key in ("exp_avg", "exp_avg_sq", "step")
+        ]
         return [*map(torch.clone, self.model.parameters()), *map(torch.clone, moments), self.method.memory]
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -43,12 +44,25 @@ def test_our_loop_and_two_trainers_train(rows):
         assert len(rates) == 1 and 0 < rates[0] < math.inf
 
 
-def test_only_real_tokens_of_the_measured_steps_are_counted(rows, monkeypatch):
-    """By a clock that says 0 once and then 1 a rate is a count: 5 steps of 8 rows are an epoch of 40."""
-    task = tasks.get("rte")
-    found = throughput.contestants(task, rows, "tiny-bert", 8, "fp32", 0, steps=5)
-    tokens = sum(map(len, encode(rows.train, task, backbones.tokenizer("minilm")).input_ids))
+def counts(found, monkeypatch):
+    """What each contestant counts in a stretch: its rate by a clock that says 0 once and then 1."""
     for stretch in found.values():
-        clock = itertools.chain([0.0], itertools.repeat(1.0))
-        monkeypatch.setattr(throughput, "_now", partial(next, clock))
-        assert stretch() == tokens
+        monkeypatch.setattr(throughput, "_now", partial(next, itertools.chain([0.0], itertools.repeat(1.0))))
+        yield stretch()
+
+
+def lengths(rows):
+    return [len(ids) for ids in encode(rows.train, tasks.get("rte"), backbones.tokenizer("minilm")).input_ids]
+
+
+def test_padding_is_not_counted(rows, monkeypatch):
+    """5 steps of 8 rows are an epoch of 40."""
+    found = throughput.contestants(tasks.get("rte"), rows, "tiny-bert", 8, "fp32", 0, steps=5)
+    assert list(counts(found, monkeypatch)) == [sum(lengths(rows))] * 3
+
+
+def test_batches_fetched_ahead_are_not_counted(rows, monkeypatch):
+    """3 steps of an epoch of 5, over rows that are all alike."""
+    alike = replace(rows, train=rows.train.iloc[[0] * 40].reset_index(drop=True))
+    found = throughput.contestants(tasks.get("rte"), alike, "tiny-bert", 8, "fp32", 0, steps=3)
+    assert list(counts(found, monkeypatch)) == [3 * 8 * lengths(alike)[0]] * 3
