@@ -40,7 +40,10 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:
 
 
 def paired_permutation(a: Sequence[float], b: Sequence[float]) -> float:
-    """Two-sided p-value of ``mean(a - b) = 0`` over all sign flips of the paired differences (same seeds)."""
+    """Two-sided p-value of ``mean(a - b) = 0`` under sign flips of the paired differences (same seeds).
+
+    All 2^n flips up to n = 12, 100,000 random ones beyond.
+    """
     from scipy import stats
 
     outcome = stats.permutation_test(

@@ -54,4 +54,6 @@ def _corrected(result: str) -> str:
     # A bar between two letters is a fence, not a relation: \\mid is that.
     result = re.sub(r"<mo( [^>]*)?>&#x0007C;</mo>", r'<mo\1 lspace="0" rspace="0">|</mo>', result)
     # Browsers ignore mathvariant on digits.
-    return re.sub(r'<mn mathvariant="double-struck">(\d)</mn>', lambda found: f"<mn>{chr(0x1D7D8 + int(found[1]))}</mn>", result)
+    return re.sub(
+        r'<mn mathvariant="double-struck">(\d)</mn>', lambda found: f"<mn>{chr(0x1D7D8 + int(found[1]))}</mn>", result
+    )

@@ -58,7 +58,10 @@ def runs(record: Record, record_path: Path, outputs: dict[Path, str]) -> list[tu
     ``outputs``: path of a record -> its page below the reports folder.
     """
     folders = (paths.results(), record_path.parent)
-    return [(run, next((outputs[folder / run] for folder in folders if folder / run in outputs), None)) for run in record.runs]
+    return [
+        (run, next((outputs[folder / run] for folder in folders if folder / run in outputs), None))
+        for run in record.runs
+    ]
 
 
 def _seeds(record: Record) -> str:

@@ -43,11 +43,7 @@ class Encoded:
     @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of the longest row of each example, int64 (n,)."""
-        return (
-            np.array([len(row) for row in self.input_ids], dtype=np.int64)
-            .reshape(-1, self.choices)
-            .max(axis=1)
-        )
+        return np.array([len(row) for row in self.input_ids], dtype=np.int64).reshape(-1, self.choices).max(axis=1)
 
     def batch(self, indices: np.ndarray, pad_token_id: int) -> "dict[str, torch.Tensor]":
         """Tensors of the examples ``indices``, padded on the right to their longest row (L tokens).
@@ -94,9 +90,7 @@ def encode(frame: "pd.DataFrame", task: Task, tokenizer, max_length: int | None 
     )
 
 
-def encode_text_to_text(
-    frame: "pd.DataFrame", task: Task, tokenizer, max_length: int | None = None
-) -> Encoded:
+def encode_text_to_text(frame: "pd.DataFrame", task: Task, tokenizer, max_length: int | None = None) -> Encoded:
     """Rows for a text-to-text model.
 
     ``prompts`` cut on the right to ``max_length`` tokens, ``targets`` as labels (S3Delta, appendix C).
@@ -110,9 +104,7 @@ def encode_text_to_text(
     labels = tokenizer(text_target=targets(frame, task), return_attention_mask=False)
     gold = list(frame["answers"]) if task.kind == "cloze" else frame["label"].to_numpy()
     groups = frame["question_idx"].to_numpy() if task.kind == "answers" else None
-    return Encoded(
-        _arrays(tokens["input_ids"]), labels=_arrays(labels["input_ids"]), gold=gold, groups=groups
-    )
+    return Encoded(_arrays(tokens["input_ids"]), labels=_arrays(labels["input_ids"]), gold=gold, groups=groups)
 
 
 def prompts(frame: "pd.DataFrame", task: Task) -> list[str]:

@@ -55,9 +55,10 @@ class Settings:
 class Outcome:
     """What a training run found; plain JSON in all fields but ``scores`` (the model's answers to the test rows).
 
-    ``losses``: training loss of every optimizer step. ``validation``: metrics after each epoch, empty when nothing is selected.
-    ``selected_epoch``: the epoch whose weights were tested (the last one when nothing is selected). ``skipped_steps``: steps whose loss was not
-    finite. ``test``: metrics on the test rows.
+    ``losses``: training loss of every optimizer step; a record holds None where it was not finite. ``validation``: metrics after each
+    epoch, empty when nothing is selected. ``selected_epoch``: the epoch whose weights were tested (the last one when nothing is
+    selected). ``skipped_steps``: steps whose loss or gradient was not finite. ``tokens``: of all training rows seen, targets of
+    text-to-text models left out. ``test``: metrics on the test rows.
     """
 
     losses: list[float]
@@ -79,7 +80,7 @@ class Outcome:
             "test": self.test,
             "validation": self.validation,
             "selected_epoch": self.selected_epoch,
-            "losses": self.losses,
+            "losses": [loss if math.isfinite(loss) else None for loss in self.losses],
             "skipped_steps": self.skipped_steps,
             "tokens": self.tokens,
             "train_rows": len(problem.train),
@@ -145,20 +146,22 @@ class Loop:
             total += loss.item()
             state["tokens"] += int(self.problem.train.lengths[indices].sum()) * self.problem.train.choices
         state["losses"].append(total)
-        if math.isfinite(total):
-            self._update(step)
-        else:
+        if not (math.isfinite(total) and self._update(step)):
             state["skipped"] += 1
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
         state["step"] = step
 
-    def _update(self, step: int) -> None:
+    def _update(self, step: int) -> bool:
+        """Move the weights, unless the gradient's norm is not finite; whether they moved."""
         self.method.after_backward(step)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        if not torch.isfinite(norm):
+            return False
         self.method.after_clipping(step, self.optimizer)
         self.optimizer.step()
         self.method.after_step(step, self.optimizer)
+        return True
 
     def _autocast(self):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

@@ -426,6 +426,26 @@ def test_a_loss_that_is_not_finite_skips_the_step_and_is_counted(make_problem, m
     assert np.isfinite(outcome.scores).all()
 
 
+class Spoiling(Method):
+    """Puts one gradient entry that is not finite into step 2."""
+
+    def attach(self, model, total_steps):
+        self.weight = model.classifier.weight
+
+    def after_backward(self, step):
+        if step == 2:
+            self.weight.grad.view(-1)[0] = math.inf
+
+
+def test_a_gradient_that_is_not_finite_skips_the_step_and_a_record_can_hold_what_came_out(make_problem, make_settings):
+    problem = make_problem()
+    outcome = Loop(problem, Spoiling(), make_settings()).run()
+    assert outcome.skipped_steps == 1
+    assert np.isfinite(outcome.scores).all()
+    lossless = Loop(make_problem(), Failing({2}, math.nan), make_settings()).run().results(problem)
+    assert lossless["losses"][1] is None and json.dumps(lossless, allow_nan=False)
+
+
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step")
 @pytest.mark.parametrize("policy", ["grad_zero", "freeze"])
 @pytest.mark.parametrize("lost", [{1}, {2}, {3}, {5}, {1, 2}, {3, 4}, {3, 4, 5}, {1, 2, 3, 4, 5}])

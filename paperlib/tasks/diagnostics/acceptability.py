@@ -21,15 +21,9 @@ from paperlib.tasks.diagnostics.lexicon import (
 )
 
 GOOD, BAD = "acceptable", "unacceptable"
-ALONE = words(
-    "sleep arrive vanish sneeze yawn fall die cough stumble blush smile exist"
-)  # never with an object
-NEEDING = words(
-    "carry find grab bring lift fetch repair destroy hold make discover take"
-)  # never without one
-STRONG = words(
-    "break choose draw hide steal take throw wear give drive eat"
-)  # past tense and participle differ
+ALONE = words("sleep arrive vanish sneeze yawn fall die cough stumble blush smile exist")  # never with an object
+NEEDING = words("carry find grab bring lift fetch repair destroy hold make discover take")  # never without one
+STRONG = words("break choose draw hide steal take throw wear give drive eat")  # past tense and participle differ
 THINGS = tuple(thing for kind in OBJECT_KINDS for thing in KINDS[kind])
 
 
@@ -80,9 +74,7 @@ def determiner_noun(draw: Draw) -> list[tuple]:
     determiner = draw.one((("this", "these"), ("that", "those")))
     middle = draw.fill("[old|new|small|heavy|cheap|dirty|strange|little]")
     start = f"{who} {draw.fill('[will|must|might|cannot]')} {draw.one(HANDLING)}"
-    return pair(
-        f"{start} {determiner[many]} {middle} {thing}", f"{start} {determiner[not many]} {middle} {thing}"
-    )
+    return pair(f"{start} {determiner[many]} {middle} {thing}", f"{start} {determiner[not many]} {middle} {thing}")
 
 
 def reflexive_domain(draw: Draw) -> list[tuple]:
@@ -90,9 +82,7 @@ def reflexive_domain(draw: Draw) -> list[tuple]:
     principle A domain).
     """
     woman, man, verb = draw.one(WOMEN), draw.one(MEN), past(draw.one(REVERSIBLE))
-    above, below, good, bad = draw.one(
-        ((woman, man, "himself", "herself"), (man, woman, "herself", "himself"))
-    )
+    above, below, good, bad = draw.one(((woman, man, "himself", "herself"), (man, woman, "herself", "himself")))
     start = f"{above} {draw.fill('[thinks|said|believes|knows|heard]')} that {below} {verb}"
     return pair(f"{start} {good}", f"{start} {bad}")
 

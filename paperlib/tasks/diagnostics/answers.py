@@ -55,9 +55,7 @@ def event(draw: Draw) -> dict[str, str]:
         "when": draw.fill(
             f"[in {draw.one(MONTHS)}|on {draw.one(DAYS)}|in 18{draw.one('3456789')}{draw.one('0123456789')}]"
         ),
-        "why": draw.fill(
-            "[for money|to please the king|out of love|for the children|to win a bet|because of a war]"
-        ),
+        "why": draw.fill("[for money|to please the king|out of love|for the children|to win a bet|because of a war]"),
         "how": draw.fill("[with two friends|alone|with great care|with a loan|in one night|without help]"),
     }
 
@@ -125,9 +123,7 @@ def other_participant(draw: Draw) -> list[tuple]:
         f"the {relation} of {{}}, {origin}, {verb} {here}",
     )
     if draw.maybe():
-        return paired(
-            draw, asked.format(one), of_one.format(one), of_relation.format(one), of_one.format(stranger)
-        )
+        return paired(draw, asked.format(one), of_one.format(one), of_relation.format(one), of_one.format(stranger))
     return paired(
         draw,
         asked.format(f"the {relation} of {one}"),

@@ -77,9 +77,7 @@ def who_and_where(draw: Draw) -> list[tuple]:
     )
     which = int(draw.maybe())
     who, city = people[which], cities[which]
-    query, answer = draw.one(
-        ((asked.format(who=GAP, city=city), who), (asked.format(who=who, city=GAP), city))
-    )
+    query, answer = draw.one(((asked.format(who=GAP, city=city), who), (asked.format(who=who, city=GAP), city)))
     return cloze(told, f"in {months[which]} {query}", [*people, *cities], answer)
 
 

@@ -31,12 +31,11 @@ CLAUSES = (
     ("the clerk at the {place}", "was asleep", "was not asleep"),
 )
 FACTIVE = tuple(
-    "knew|realized|noticed|discovered|was glad|regretted|did not know"
-    "|never realized|had forgotten|was surprised".split("|")
+    "knew|realized|noticed|discovered|was glad|regretted|did not know|never realized|had forgotten|was surprised".split(
+        "|"
+    )
 )
-OPEN = tuple(
-    "thought|believed|hoped|said|did not think|suspected|doubted|feared|claimed|was not sure".split("|")
-)
+OPEN = tuple("thought|believed|hoped|said|did not think|suspected|doubted|feared|claimed|was not sure".split("|"))
 COUNTERFACTUAL = tuple(
     "pretended|falsely claimed|wrongly believed|lied|imagined wrongly"
     "|was mistaken in thinking|only dreamed|wished".split("|")

@@ -88,9 +88,7 @@ def comparison(draw: Draw) -> list[tuple]:
 def behavior(draw: Draw) -> list[tuple]:
     """Active and passive questions with kept or swapped roles."""
     one, other = (plural(animal) for animal in draw.some(KINDS["animal"], 2))
-    verb = draw.one(
-        ("chase", "fear", "follow", "avoid", "attack", "watch", "hate", "love", "bite", "protect")
-    )
+    verb = draw.one(("chase", "fear", "follow", "avoid", "attack", "watch", "hate", "love", "bite", "protect"))
     often = draw.fill("[always|often|sometimes|never]")
     active, passive = (
         f"why do {{0}} {often} {verb} {{1}}",
@@ -122,9 +120,7 @@ def order(draw: Draw) -> list[tuple]:
     one, other = (f"how to {word}" if word in SKILLS else word for word in (one, other))
     start = draw.fill("[should I learn|is it better to learn|does one need to learn|why do people learn]")
     first, second = draw.some((f"{start} {one} before {other}", f"{start} {other} after {one}"), 2)
-    return judged(
-        draw, first, second, draw.one((f"{start} {other} before {one}", f"{start} {one} after {other}"))
-    )
+    return judged(draw, first, second, draw.one((f"{start} {other} before {one}", f"{start} {one} after {other}")))
 
 
 def wording(draw: Draw) -> list[tuple]:

@@ -92,10 +92,7 @@ def square_of_opposition(draw: Draw) -> list[tuple]:
     """Quantifiers against one another: all, most, some, not all, no."""
     rest = f"{plural(draw.one(PEOPLE))} in the {draw.one(PLACES)} {past(draw.one(INTRANSITIVE))}"
     return triple(
-        *(
-            (f"{one} {rest}", f"{two} {rest}")
-            for one, two in (draw.one(FOLLOWS), draw.one(OPEN), draw.one(EXCLUDED))
-        )
+        *((f"{one} {rest}", f"{two} {rest}") for one, two in (draw.one(FOLLOWS), draw.one(OPEN), draw.one(EXCLUDED)))
     )
 
 
@@ -134,9 +131,7 @@ def comparatives(draw: Draw) -> list[tuple]:
 def constituents(draw: Draw) -> list[tuple]:
     """A noun beside the subject is not the subject (HANS: subsequence)."""
     (one, other), verb, done = draw.some(PEOPLE, 2), draw.one(INTRANSITIVE), draw.maybe()
-    link = draw.fill(
-        f"[next to|behind|near|who {past(draw.one(REVERSIBLE))}|that {past(draw.one(REVERSIBLE))}]"
-    )
+    link = draw.fill(f"[next to|behind|near|who {past(draw.one(REVERSIBLE))}|that {past(draw.one(REVERSIBLE))}]")
     premise = f"the {one} {link} the {other} {deed(verb, done)} in the {draw.one(PLACES)}"
     return triple(
         (premise, f"the {one} {deed(verb, done)}"),
@@ -171,10 +166,7 @@ def implicatives(draw: Draw) -> list[tuple]:
     implied = {True: did, False: did_not}
     hypothesis = f"{who} {deed(verb, done)} {what}"
     return triple(
-        *(
-            (f"{who} {matrix} {verb} {what}", hypothesis)
-            for matrix in (implied[done], wanted, implied[not done])
-        )
+        *((f"{who} {matrix} {verb} {what}", hypothesis) for matrix in (implied[done], wanted, implied[not done]))
     )
 
 
@@ -233,8 +225,7 @@ def apposition(draw: Draw) -> list[tuple]:
 def word_meaning(draw: Draw) -> list[tuple]:
     """Synonyms, antonyms and unrelated traits; the premise may be denied."""
     who = draw.fill(
-        f"the {draw.one(PEOPLE)} "
-        f"[from {draw.one(CITIES)}|in the {draw.one(PLACES)}|near the {draw.one(PLACES)}]"
+        f"the {draw.one(PEOPLE)} [from {draw.one(CITIES)}|in the {draw.one(PLACES)}|near the {draw.one(PLACES)}]"
     )
     one, same = draw.some(draw.one(ADJECTIVE_SYNONYMS), 2)
     trait, opposite = draw.some(draw.one(ADJECTIVE_ANTONYMS), 2)
@@ -244,9 +235,7 @@ def word_meaning(draw: Draw) -> list[tuple]:
     return triple(
         (f"{who} {true} {one}", f"{who} {true} {same}"),
         (f"{who} {true} {trait}", f"{who} {draw.one((is_, is_not))} {other}"),
-        draw.one(
-            ((f"{who} {true} {one}", f"{who} {false} {same}"), (f"{who} is {trait}", f"{who} is {opposite}"))
-        ),
+        draw.one(((f"{who} {true} {one}", f"{who} {false} {same}"), (f"{who} is {trait}", f"{who} is {opposite}"))),
     )
 
 

@@ -69,9 +69,7 @@ def _rows(task: Task, draw: Draw, split: str, size: int, home: dict[str, str]) -
         ):
             refused += 1
             if refused > PATIENCE:
-                raise InputError(
-                    f"diagnostics: {task.name} cannot say {size} distinct rows for {split}; ask for fewer"
-                )
+                raise InputError(f"diagnostics: {task.name} cannot say {size} distinct rows for {split}; ask for fewer")
             continue
         turn, refused = turn + 1, 0
         rows += family

@@ -8,16 +8,11 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-WOMEN = words(
-    "Anna Mary Susan Laura Emma Julia Sarah Helen Alice Diana Karen Nina Olivia Rachel Sophie Claire"
-)
-MEN = words(
-    "John Peter David James Robert Thomas Daniel Paul Simon Henry Frank George Oscar Victor Adam Martin"
-)
+WOMEN = words("Anna Mary Susan Laura Emma Julia Sarah Helen Alice Diana Karen Nina Olivia Rachel Sophie Claire")
+MEN = words("John Peter David James Robert Thomas Daniel Paul Simon Henry Frank George Oscar Victor Adam Martin")
 NAMES = WOMEN + MEN
 CITIES = words(
-    "Paris London Berlin Rome Madrid Vienna Boston Chicago Dublin Prague Oslo Lisbon Athens Tokyo "
-    "Moscow Cairo"
+    "Paris London Berlin Rome Madrid Vienna Boston Chicago Dublin Prague Oslo Lisbon Athens Tokyo Moscow Cairo"
 )
 REGIONS = words(
     "Africa Asia Europe Australia Canada Brazil China India Japan Mexico Norway Spain Chile Egypt Peru Alaska"
@@ -30,15 +25,12 @@ PEOPLE = words(
     "soldier sailor baker guard manager waiter dancer priest senator scientist engineer professor "
     "tourist neighbor hunter butler"
 )
-PLACES = words(
-    "garden park kitchen library market museum office station theater hotel harbor church hospital school"
-)
+PLACES = words("garden park kitchen library market museum office station theater hotel harbor church hospital school")
 COLORS = words("red blue green yellow black white brown purple orange pink")
 SKILLS = words("cook dance swim drive paint sing write draw ski sail")
 UNITS = words("meters feet miles kilometers inches yards pounds kilograms dollars euros")
 FOODS = words(
-    "rice beans cheese butter milk honey garlic bacon salmon chicken pasta bread mushrooms tomatoes "
-    "spinach onions"
+    "rice beans cheese butter milk honey garlic bacon salmon chicken pasta bread mushrooms tomatoes spinach onions"
 )
 SUBJECTS = words("physics history chemistry music law medicine biology philosophy geography economics")
 NUMBERS = words("two three four five six seven eight nine ten eleven twelve")
@@ -65,9 +57,7 @@ REVERSIBLE = words(
     "visit warn watch teach hug push save contact interview recognize support annoy attack defend"
 )
 # What one person does alone.
-INTRANSITIVE = words(
-    "laugh smile sleep arrive sing dance cry shout wait listen swim cough yawn complain relax"
-)
+INTRANSITIVE = words("laugh smile sleep arrive sing dance cry shout wait listen swim cough yawn complain relax")
 # What one does to a thing.
 HANDLING = words("buy sell paint clean find hide lose carry steal break draw throw keep photograph")
 

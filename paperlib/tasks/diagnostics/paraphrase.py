@@ -140,9 +140,7 @@ def comparison(draw: Draw) -> list[tuple]:
         draw,
         original,
         f"the {other} is {less} than the {one} {end}",
-        draw.one(
-            (f"the {other} is {more} than the {one} {end}", f"the {one} {end} is {less} than the {other}")
-        ),
+        draw.one((f"the {other} is {more} than the {one} {end}", f"the {one} {end} is {less} than the {other}")),
     )
 
 

@@ -73,10 +73,7 @@ def one_person(draw: Draw) -> list[tuple]:
     topics = draw.some(TOPICS, 3)
     facts = [(topic, *draw.some(topic[2], 2)) for topic in topics]
     told = passage(
-        *(
-            tell.format(who=pronoun if i else who, value=value)
-            for i, ((tell, _, _), value, _) in enumerate(facts)
-        )
+        *(tell.format(who=pronoun if i else who, value=value) for i, ((tell, _, _), value, _) in enumerate(facts))
     )
     (_, ask, _), right, wrong = draw.one(facts)
     return [
@@ -98,8 +95,7 @@ def except_one(draw: Draw) -> list[tuple]:
     rows = [(one, closed, "true"), (one, open_, "false"), (other, open_, "true"), (other, closed, "false")]
     true, false = draw.one((rows[0], rows[2])), draw.one((rows[1], rows[3]))
     return [
-        (question(f"is the {shop} in {city} {state} on {day}"), told, label)
-        for shop, state, label in (true, false)
+        (question(f"is the {shop} in {city} {state} on {day}"), told, label) for shop, state, label in (true, false)
     ]
 
 
@@ -110,14 +106,10 @@ def change(draw: Draw) -> list[tuple]:
     told = passage(
         f"{who} used to live in {here}",
         draw.fill(f"{month} {who} moved to {there} to work as a [nurse|baker|guard|waiter|driver]"),
-        draw.fill(
-            f"{who} [often|sometimes|never] [writes|talks|thinks] about [the old days|those years|the past]"
-        ),
+        draw.fill(f"{who} [often|sometimes|never] [writes|talks|thinks] about [the old days|those years|the past]"),
     )
     now, before = f"does {who} live in {{}} now", f"did {who} live in {{}} before"
-    right, wrong = draw.one(
-        ((now.format(there), now.format(here)), (before.format(here), before.format(there)))
-    )
+    right, wrong = draw.one(((now.format(there), now.format(here)), (before.format(here), before.format(there))))
     return [(question(right), told, "true"), (question(wrong), told, "false")]
 
 
@@ -158,8 +150,7 @@ OCCASIONS = "[the party|the trip|the wedding|the picnic|the school feast|the jou
 def offered(told: str, asked: str, right: tuple[str, ...], wrong: tuple[str, ...]) -> list[tuple]:
     """One row per answer, in alphabetical order."""
     return [
-        (told, question(asked), answer, "true" if answer in right else "false")
-        for answer in sorted((*right, *wrong))
+        (told, question(asked), answer, "true" if answer in right else "false") for answer in sorted((*right, *wrong))
     ]
 
 
@@ -199,14 +190,10 @@ def what_is_said(draw: Draw) -> list[tuple]:
         tell.format(who=other, value=yours),
         more.format(who=other_pronoun, value=too),
     )
-    asked, rest, right, theirs = draw.one(
-        ((one, other, (mine, also), yours), (other, one, (yours, too), mine))
-    )
+    asked, rest, right, theirs = draw.one(((one, other, (mine, also), yours), (other, one, (yours, too), mine)))
     return offered(
         told,
-        draw.fill(
-            f"[what does the text say about {asked} but not about|what is true of {asked} but not of] {rest}"
-        ),
+        draw.fill(f"[what does the text say about {asked} but not about|what is true of {asked} but not of] {rest}"),
         right,
         (draw.one((theirs, nobodys)), draw.one(beside)),
     )

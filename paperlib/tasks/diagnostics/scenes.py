@@ -120,9 +120,7 @@ def activity(draw: Draw) -> list[tuple]:
     extra = ("garment", draw.one(("place", "company", "mood")))
     agent, person = (f"{who} in the {facts['garment'][0]}" for who in facts["agent"])
     full = captioned(draw, {name: facts[name][0] for name in ("agent", "activity", *extra)})
-    vague = captioned(
-        draw, {"agent": facts["agent"][0], "activity": wide, **{name: facts[name][0] for name in extra}}
-    )
+    vague = captioned(draw, {"agent": facts["agent"][0], "activity": wide, **{name: facts[name][0] for name in extra}})
     return [
         (full, claim(person, "activity", wide), ENTAILMENT),
         (vague, claim(agent, "activity", narrow), NEUTRAL),

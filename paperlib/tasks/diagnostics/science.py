@@ -74,9 +74,7 @@ EVENTS = tuple(
     "|the rock cracks|the liquid cools|the air warms|the pressure rises|the solution turns red"
     "|the magnet moves|the crystal forms|the seed opens".split("|")
 )
-MATERIALS = tuple(
-    "copper wooden steel glass iron plastic silver rubber stone bronze wax ice aluminum concrete".split()
-)
+MATERIALS = tuple("copper wooden steel glass iron plastic silver rubber stone bronze wax ice aluminum concrete".split())
 SOURCES = (
     "[scientists found that|the book says that|tests show that|we know that|most experts agree that"
     "|it is known that|students learn that] "
@@ -121,9 +119,7 @@ def causation(draw: Draw) -> list[tuple]:
     """A cause and its effect: in either order of mention, exchanged, or another effect."""
     (cause, effect), (third, further) = draw.some(CAUSES, 2)
     where = f"in {draw.one(REGIONS)}"
-    remark = draw.fill(
-        f"[but|while|and] {third} [is rare|is common|is normal|was studied less|matters too] there"
-    )
+    remark = draw.fill(f"[but|while|and] {third} [is rare|is common|is normal|was studied less|matters too] there")
     link = draw.fill("[is a cause of|leads to|often causes|can result in]")
     claim = draw.one(
         (
@@ -169,9 +165,7 @@ def observation(draw: Draw) -> list[tuple]:
     """What is seen of a member is seen of its kind; not the other way round, nor of another kind."""
     kind, another = draw.some(("animal", "bird", "flower", "fruit", "vegetable"), 2)
     one, size = draw.one(KINDS[kind]), draw.fill("[rare|small|wild|red|young|strange|large]")
-    seen = draw.fill(
-        "[was found|was studied|was raised|was kept in the dark|was weighed twice|was photographed]"
-    )
+    seen = draw.fill("[was found|was studied|was raised|was kept in the dark|was weighed twice|was photographed]")
     seen = f"{seen} in {draw.one(REGIONS)}"
     narrow, wide, other = (f"{a(f'{size} {noun}')} {seen}" for noun in (one, kind, another))
     return [

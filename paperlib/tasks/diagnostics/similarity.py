@@ -26,9 +26,7 @@ from paperlib.tasks.diagnostics.lexicon import (
 
 VERBS = tuple(verb for pair in VERB_SYNONYMS for verb in pair)
 SYNONYM = {one: other for pair in VERB_SYNONYMS + ADJECTIVE_SYNONYMS for one, other in (pair, pair[::-1])}
-GRADED_TRAITS = tuple(
-    word for pair in ADJECTIVE_SYNONYMS for word in pair if word not in ("big", "large", "afraid")
-)
+GRADED_TRAITS = tuple(word for pair in ADJECTIVE_SYNONYMS for word in pair if word not in ("big", "large", "afraid"))
 
 
 @dataclass(frozen=True)
@@ -133,14 +131,10 @@ def exchange(draw: Draw) -> list[tuple]:
     voices, where = draw.some(VOICES, 2), f"in the {draw.one(PLACES)}"
 
     def told(voice: str, names: list[str], when: str) -> str:
-        return sentence(
-            f"{voice.format(*names, past=past(verb), participle=participle(verb))} {where} on {when}"
-        )
+        return sentence(f"{voice.format(*names, past=past(verb), participle=participle(verb))} {where} on {when}")
 
     first = told(voices[0], people, day)
-    second = told(
-        voices[revoiced], people[::-1] if swapped else people, another(draw, DAYS, day) if moved else day
-    )
+    second = told(voices[revoiced], people[::-1] if swapped else people, another(draw, DAYS, day) if moved else day)
     return [(first, second, round(5.0 - 2.4 * swapped - 0.1 * revoiced - 0.5 * moved, 2))]
 
 

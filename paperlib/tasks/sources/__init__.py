@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 SOURCES = ("hub", "directory", "diagnostics")
 
 
-def load(
-    task: Task, source: str, data_dir: str | Path | None = None, seed: int = 0
-) -> "dict[str, pd.DataFrame]":
+def load(task: Task, source: str, data_dir: str | Path | None = None, seed: int = 0) -> "dict[str, pd.DataFrame]":
     """Labelled splits of a task.
 
     "train", "validation", "test" (MNLI also "validation_mismatched"), whichever the source has.

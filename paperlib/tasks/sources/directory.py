@@ -20,9 +20,7 @@ def load(task: Task, data_dir: str | Path | None) -> dict[str, pd.DataFrame]:
     paths = {split: path for split, path in _present(task, data_dir).items() if task.labelled(split)}
     if not paths:
         wanted = ", ".join(file for split, file in task.files.splits.items() if task.labelled(split))
-        raise InputError(
-            f"no labelled split of {task.title} in {_folder(task, data_dir)}; expected one of {wanted}"
-        )
+        raise InputError(f"no labelled split of {task.title} in {_folder(task, data_dir)}; expected one of {wanted}")
     return {split: _frame(task, path) for split, path in paths.items()}
 
 
@@ -55,9 +53,7 @@ def _present(task: Task, data_dir: str | Path | None) -> dict[str, Path]:
         )
     present = _files(task, folder)
     if not present:
-        raise InputError(
-            f"no file of {task.title} in {folder}; expected {', '.join(task.files.splits.values())}"
-        )
+        raise InputError(f"no file of {task.title} in {folder}; expected {', '.join(task.files.splits.values())}")
     return present
 
 
@@ -93,9 +89,7 @@ def _label(task: Task, path: Path, line: int, row: dict) -> int | float:
     else:
         value = next((i for i, known in enumerate(task.files.values) if raw == known), None)
     if value is None:
-        raise rows.malformed(
-            path, line, f"{task.files.label!r} is {raw!r:.60}, expected {labels.expected(task)}"
-        )
+        raise rows.malformed(path, line, f"{task.files.label!r} is {raw!r:.60}, expected {labels.expected(task)}")
     return value
 
 
@@ -124,9 +118,7 @@ def _with_keys(path: Path, columns: list[str], label: str) -> Iterator[rows.Row]
     for line, row in rows.jsonl(path):
         for column in columns:
             if column not in row:
-                raise rows.malformed(
-                    path, line, f"no key {column!r}; found {', '.join(map(repr, row)) or 'nothing'}"
-                )
+                raise rows.malformed(path, line, f"no key {column!r}; found {', '.join(map(repr, row)) or 'nothing'}")
             if column != label and not isinstance(row[column], str):
                 raise rows.malformed(path, line, f"{column!r} is {row[column]!r:.60}, expected text")
         yield line, row

@@ -20,14 +20,10 @@ def load(task: Task) -> dict[str, pd.DataFrame]:
     """
     found = _dataset(task)
     splits = {split: task.hub.splits.get(split, split) for split in SPLITS if task.labelled(split)}
-    frames = {
-        ours: _frame(task, found[theirs].to_pandas()) for ours, theirs in splits.items() if theirs in found
-    }
+    frames = {ours: _frame(task, found[theirs].to_pandas()) for ours, theirs in splits.items() if theirs in found}
     frames = {split: frame for split, frame in frames.items() if len(frame)}
     if not frames:
-        raise InputError(
-            f"hub dataset {_name(task)} has no labelled split; found {', '.join(found) or 'nothing'}"
-        )
+        raise InputError(f"hub dataset {_name(task)} has no labelled split; found {', '.join(found) or 'nothing'}")
     return frames
 
 
@@ -58,9 +54,7 @@ def _frame(task: Task, theirs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _flat(task: Task, theirs: pd.DataFrame) -> dict[str, pd.Series]:
-    ours = {
-        name: _column(task, theirs, task.hub.columns.get(name, name)) for name in (*task.columns, *task.extra)
-    }
+    ours = {name: _column(task, theirs, task.hub.columns.get(name, name)) for name in (*task.columns, *task.extra)}
     return ours | {"label": _label(task, theirs)}
 
 
@@ -98,9 +92,7 @@ def _label(task: Task, theirs: pd.DataFrame) -> pd.Series:
 
 def _column(task: Task, theirs: pd.DataFrame, name: str) -> pd.Series:
     if name not in theirs:
-        raise InputError(
-            f"hub dataset {_name(task)} has no column {name!r}; found {', '.join(theirs.columns)}"
-        )
+        raise InputError(f"hub dataset {_name(task)} has no column {name!r}; found {', '.join(theirs.columns)}")
     return theirs[name]
 
 

@@ -24,8 +24,4 @@ def first_answer(entities: list[str], answers: list[str]) -> int:
 
 def expected(task: Task) -> str:
     """What a label of this task looks like in the files, for error messages."""
-    return (
-        "a number from 0 to 5"
-        if task.kind == "regression"
-        else "one of " + ", ".join(map(repr, task.files.values))
-    )
+    return "a number from 0 to 5" if task.kind == "regression" else "one of " + ", ".join(map(repr, task.files.values))

@@ -32,9 +32,7 @@ def record(path: Path, labelled: bool) -> Iterator[Row]:
     for passage_idx, (line, row) in enumerate(jsonl(path)):
         passage = _get(path, line, row, "passage", dict)
         text = _get(path, line, passage, "text", str)
-        entities = _distinct(
-            _span(path, line, text, span) for span in _items(path, line, passage, "entities")
-        )
+        entities = _distinct(_span(path, line, text, span) for span in _items(path, line, passage, "entities"))
         for question in _items(path, line, row, "qas"):
             query = _get(path, line, question, "query", str)
             if "@placeholder" not in query:
@@ -72,9 +70,7 @@ def _span(path: Path, line: int, text: str, span: dict) -> str:
     """The entity's characters; ``end`` is inclusive in the official files."""
     start, end = _get(path, line, span, "start", int), _get(path, line, span, "end", int)
     if not 0 <= start <= end < len(text):
-        raise malformed(
-            path, line, f"entity span {start}..{end} lies outside the passage of {len(text)} characters"
-        )
+        raise malformed(path, line, f"entity span {start}..{end} lies outside the passage of {len(text)} characters")
     return text[start : end + 1]
 
 

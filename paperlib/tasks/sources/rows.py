@@ -18,9 +18,7 @@ def malformed(path: Path, line: int, what: str) -> InputError:
     return InputError(f"{path}, line {line}: {what}")
 
 
-def tsv(
-    path: Path, columns: list[str], names: tuple[str, ...] = (), drop_short: bool = False
-) -> Iterator[Row]:
+def tsv(path: Path, columns: list[str], names: tuple[str, ...] = (), drop_short: bool = False) -> Iterator[Row]:
     """Rows of a tab-separated file.
 
     A quote is text; the header is the first line unless ``names`` gives it.
