@@ -19,14 +19,14 @@ from paperlib import paths, plan, records, runs
 from paperlib.errors import InputError
 from paperlib.parameters import profiles
 
-# A fine-tuning run of a small backbone peaks at about two gigabytes.
-GIGABYTES_EACH = 2
+# A fine-tuning run of a small backbone peaks at about three gigabytes.
+GIGABYTES_EACH = 3
 LOG = "log.txt"
 BAD_INPUT = 2
 
 
 def slots() -> int:
-    """Notebooks to run at a time: one per GPU, or one per two gigabytes of memory and core."""
+    """Notebooks to run at a time: one per GPU, or one per core, as far as memory reaches."""
     gpus = len(list(Path("/dev").glob("nvidia[0-9]*")))
     return gpus or max(1, min(os.cpu_count() or 1, psutil.virtual_memory().total // GIGABYTES_EACH // 2**30))
 
