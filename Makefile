@@ -14,7 +14,7 @@ report: .venv/installed
 test: .venv/installed-test
 	.venv/bin/ruff check .
 	.venv/bin/nbstripout --verify $$(git ls-files '*.ipynb')
-	.venv/bin/pytest $(ARGS)
+	OMP_NUM_THREADS=1 .venv/bin/pytest -n auto $(ARGS)
 
 lab: .venv/installed
 	.venv/bin/jupyter lab notebooks $(ARGS)

@@ -15,10 +15,23 @@ class Interval:
     high: float
     n: int
 
+    def percent(self) -> tuple[float, tuple[float, float]]:
+        """For a bar: the mean and its distances to both ends, in percent."""
+        return 100 * self.mean, (100 * (self.mean - self.low), 100 * (self.high - self.mean))
+
     def columns(self, scale: float = 1.0) -> dict[str, float | int | None]:
         """For a table: mean, low, high (None where unbounded) and n, the first three times ``scale``."""
         ends = {"mean": self.mean, "low": self.low, "high": self.high}
         return {name: scale * end if np.isfinite(end) else None for name, end in ends.items()} | {"n": self.n}
+
+
+def proportion(which: Sequence[bool], level: float = 0.95) -> Interval:
+    """Share of rows for which ``which`` is true, with Wilson's interval over the rows."""
+    from scipy import stats
+
+    found = np.asarray(which, dtype=bool)
+    ends = stats.binomtest(int(found.sum()), found.size).proportion_ci(level, method="wilson")
+    return Interval(float(found.mean()), float(ends.low), float(ends.high), found.size)
 
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> Interval:

@@ -125,3 +125,14 @@ def test_rows_are_resampled_in_pairs():
     shared, own = rng.normal(0, 100, 300), rng.normal(0, 1, 300)
     found = stats.bootstrap_difference(shared + own, shared, draws=500)
     assert found.high - found.low < 0.5
+
+
+def test_a_proportion_has_wilson_s_interval_in_closed_form():
+    k, n, z = 7, 10, 1.959963984540054
+    found = stats.proportion([True] * k + [False] * (n - k))
+    centre = (k / n + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(k / n * (1 - k / n) / n + z**2 / (4 * n**2))
+    assert found.mean == 0.7 and found.n == n
+    assert (found.low, found.high) == pytest.approx((centre - half, centre + half), abs=1e-12)
+    mean, (below, above) = found.percent()
+    assert (mean - below, mean + above) == pytest.approx((100 * found.low, 100 * found.high))
