@@ -43,7 +43,9 @@ def test_a_figure_carries_alt_text_and_caption_and_is_closed(shown):
     assert not figures.plt.fignum_exists(fig.number)
 
 
-@pytest.mark.parametrize("texts", [{"alt": "", "caption": "c"}, {"alt": "a", "caption": "  "}, {"alt": None, "caption": "c"}])
+@pytest.mark.parametrize(
+    "texts", [{"alt": "", "caption": "c"}, {"alt": "a", "caption": "  "}, {"alt": None, "caption": "c"}]
+)
 def test_a_figure_without_words_is_refused(shown, texts):
     with pytest.raises(InputError, match="needs (alt|caption)="):
         figures.show(figures.new()[0], **texts)

@@ -21,7 +21,10 @@ def test_total_is_the_mean_per_task_times_tasks_plus_overhead(tasks, overhead, b
 def test_the_unit_of_operations_does_not_matter(task, overhead, bert, unit):
     pairs = [
         (metrics.new_operations(task, bert), metrics.new_operations(task * unit, bert * unit)),
-        (metrics.total_operations([task], overhead, bert), metrics.total_operations([task * unit], overhead * unit, bert * unit)),
+        (
+            metrics.total_operations([task], overhead, bert),
+            metrics.total_operations([task * unit], overhead * unit, bert * unit),
+        ),
         (metrics.max_speedup(9, task, bert), metrics.max_speedup(9, task * unit, bert * unit)),
     ]
     assert all(one == pytest.approx(other, rel=1e-12) for one, other in pairs)

@@ -56,7 +56,10 @@ def test_torch_counts_the_same_where_the_feed_forward_width_is_not_four_times_hi
 def test_only_the_products_of_tokens_grow_with_the_square_of_the_length(encoder, length):
     once, twice = operations.layer(encoder, length), operations.layer(encoder, 2 * length)
     assert {name: twice[name] / once[name] for name in once} == {
-        "qkv": 2, "scores_and_context": 4, "output": 2, "feed_forward": 2,
+        "qkv": 2,
+        "scores_and_context": 4,
+        "output": 2,
+        "feed_forward": 2,
     }
 
 

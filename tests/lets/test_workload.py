@@ -44,14 +44,22 @@ def test_the_critical_path_is_the_heaviest_of_all_paths(work):
 def test_full_fine_tuning_of_nine_dependent_tasks_has_no_speedup():
     work = freeze_bottom(LARGE, 128, 0, in_order(NINE))
     assert metrics.summary(work, BERT) == {
-        "new_operations_per_task": 100, "overhead": 0, "total_operations": 900, "critical_path": 900, "max_speedup": 1,
+        "new_operations_per_task": 100,
+        "overhead": 0,
+        "total_operations": 900,
+        "critical_path": 900,
+        "max_speedup": 1,
     }
 
 
 def test_freezing_the_bottom_12_layers_gives_500_percent_and_1_point_8():
     work = freeze_bottom(LARGE, 128, 12, in_order(NINE))
     assert metrics.summary(work, BERT) == {
-        "new_operations_per_task": 50, "overhead": 50, "total_operations": 500, "critical_path": 500, "max_speedup": 1.8,
+        "new_operations_per_task": 50,
+        "overhead": 50,
+        "total_operations": 500,
+        "critical_path": 500,
+        "max_speedup": 1.8,
     }
     owners = [owner for owner, _ in work.critical_path()]
     assert list(dict.fromkeys(owners)) == [FROZEN, *NINE]

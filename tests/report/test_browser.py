@@ -57,7 +57,9 @@ def address(built, monkeypatch) -> str:
     tables = []
     monkeypatch.setattr(figures, "display", lambda data, raw: tables.append(display(data)))
     verdicts = list(figures.VERDICTS)
-    frame = pd.DataFrame({"claim": [f"claim {v}" for v in verdicts], "ours": [10.5, 9.25, None, 100.0, 0.5], "verdict": verdicts})
+    frame = pd.DataFrame(
+        {"claim": [f"claim {v}" for v in verdicts], "ours": [10.5, 9.25, None, 100.0, 0.5], "verdict": verdicts}
+    )
     figures.table(frame, "Printed beside ours, $M$ in MiB", {"verdict": figures.verdict_badge})
     error = new_output(
         "error", ename="ValueError", evalue="x", traceback=["\x1b[31mred\x1b[0m \x1b[33myellow\x1b[0m \x1b[1;34mblue"]

@@ -24,7 +24,12 @@ def test_a_page_loads_nothing_from_elsewhere(built):
     soup = built.soup(
         TITLE,
         new_markdown_cell("See [the paper](https://example.org/paper).\n\n```mermaid\ngraph\n```"),
-        code("x", display({"text/html": "<link rel=stylesheet href='https://x.org/a.css'><p style='background:url(//x)'>a</p>"})),
+        code(
+            "x",
+            display(
+                {"text/html": "<link rel=stylesheet href='https://x.org/a.css'><p style='background:url(//x)'>a</p>"}
+            ),
+        ),
         code("y", display({"image/png": png()}, **{"image/png": {"alt": "A line."}})),
         record=RECORD,
     )
@@ -44,9 +49,13 @@ def test_scripts_and_handlers_from_outputs_are_not_emitted(built):
         code(
             "x",
             display({"application/javascript": "evil()", "text/plain": "<Javascript>"}),
-            display({"text/html": "<p onclick='evil()'>kept<script>evil()</script><a href='javascript:evil()'>link</a></p>"}),
             display(
-                {"text/html": "<form action='/x'><input value='a'><button>words stay</button></form><svg onload=evil()></svg>"}
+                {"text/html": "<p onclick='evil()'>kept<script>evil()</script><a href='javascript:evil()'>link</a></p>"}
+            ),
+            display(
+                {
+                    "text/html": "<form action='/x'><input value='a'><button>words stay</button></form><svg onload=evil()></svg>"
+                }
             ),
             display({"text/markdown": "*words* <iframe srcdoc='<script>evil()</script>'></iframe>"}),
         ),
@@ -89,7 +98,8 @@ def test_images_in_text_need_alt_text_too(built, cell):
 
 def test_a_figure_is_shown_with_its_caption(built):
     picture = display(
-        {"image/png": png(), "text/plain": "A line."}, **{"image/png": {"alt": 'A "line".', "width": 200, "height": 100}}
+        {"image/png": png(), "text/plain": "A line."},
+        **{"image/png": {"alt": 'A "line".', "width": 200, "height": 100}},
     )
     caption = display({"text/markdown": "Error at $t$ & after."}, **{"text/markdown": {"caption": True}})
     (figure,) = built.soup(TITLE, code("show()", picture, caption)).find_all("figure")
@@ -153,7 +163,9 @@ def test_a_page_without_headings_takes_its_title(built):
 
 
 def test_code_is_folded_under_its_first_line(built):
-    soup = built.soup(TITLE, code("# why\nimport numpy\nnumpy.ones(3)"), code("seed: int = 0  # seed", tags=["parameters"]))
+    soup = built.soup(
+        TITLE, code("# why\nimport numpy\nnumpy.ones(3)"), code("seed: int = 0  # seed", tags=["parameters"])
+    )
     first, second = soup.select("details.code")
     assert first.summary.get_text() == "Code import numpy" and "open" not in first.attrs
     assert "numpy.ones(3)" in first.select_one(".highlight").get_text()
@@ -188,8 +200,17 @@ def test_a_page_without_a_record_claims_nothing(built):
 def test_the_evidence_is_named_at_the_top(built):
     about = built.soup(TITLE, record=RECORD).select_one("main .about")
     facts = {pair.dt.get_text(): pair.dd.get_text() for pair in about.select(".facts div")}
-    assert facts == {"source": "diagnostics", "backbone": "minilm", "device": "cpu", "profile": "laptop", "seeds": "0, 1"}
-    assert about.select_one(".verdicts").get_text().split() == ["1", *figures.verdict_badge("differs").striptags().split()]
+    assert facts == {
+        "source": "diagnostics",
+        "backbone": "minilm",
+        "device": "cpu",
+        "profile": "laptop",
+        "seeds": "0, 1",
+    }
+    assert about.select_one(".verdicts").get_text().split() == [
+        "1",
+        *figures.verdict_badge("differs").striptags().split(),
+    ]
 
 
 def test_the_footer_says_where_a_page_came_from(built):
@@ -229,7 +250,9 @@ def test_only_what_changed_is_written_again(built):
 
 def test_nothing_heavy_is_imported_when_nothing_is_to_be_done():
     modules = "import sys, paperlib.report; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", modules], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    loaded = subprocess.run(
+        [sys.executable, "-c", modules], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert not {"nbconvert", "matplotlib", "pandas", "bs4"} & set(loaded.split())
 
 

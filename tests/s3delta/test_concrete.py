@@ -33,7 +33,9 @@ def test_a_draw_is_the_printed_formula(u, p, beta):
 def test_the_cdf_inverts_the_sampler(e, p, beta):
     u = concrete.cdf(e, p, beta)
     if 1e-9 < u < 1 - 1e-9:
-        assert concrete.sample(double(p), beta, double(u)).item() == pytest.approx(e, abs=1e-6 * e * (1 - e) / beta + 1e-12)
+        assert concrete.sample(double(p), beta, double(u)).item() == pytest.approx(
+            e, abs=1e-6 * e * (1 - e) / beta + 1e-12
+        )
 
 
 @pytest.mark.parametrize("beta", [0.1, 0.5, 1, 2])
@@ -80,7 +82,12 @@ def test_more_than_one_half_has_probability_p_at_every_temperature(p, beta):
     assert 1 - concrete.cdf(0.5, p, beta) == pytest.approx(p, abs=1e-15)
 
 
-GOLDEN = {1.0: (7 / 34, 1 / 22), 0.5: (0.4375, 0.125), 0.1: (0.6519394890, 0.2559701501), 0.01: (0.6953656494, 0.2954062004)}
+GOLDEN = {
+    1.0: (7 / 34, 1 / 22),
+    0.5: (0.4375, 0.125),
+    0.1: (0.6519394890, 0.2559701501),
+    0.01: (0.6953656494, 0.2954062004),
+}
 
 
 @pytest.mark.parametrize(("beta", "below", "above"), [(beta, *values) for beta, values in GOLDEN.items()])

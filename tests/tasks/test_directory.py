@@ -231,9 +231,7 @@ def test_no_data_folder(tmp_path):
 
 
 def test_no_task_folder(tmp_path):
-    with pytest.raises(
-        InputError, match=r"no folder .*glue.RTE for RTE; expected .* train.tsv, dev.tsv, test.tsv"
-    ):
+    with pytest.raises(InputError, match=r"no folder .*glue.RTE for RTE; expected .* train.tsv, dev.tsv, test.tsv"):
         load(get("rte"), "directory", tmp_path)
 
 
@@ -245,9 +243,7 @@ def test_empty_task_folder(tmp_path):
 
 def test_only_an_unlabelled_split(tmp_path):
     write(tmp_path, "glue/RTE/test.tsv", "index\tsentence1\tsentence2\n0\ta\tb\n")
-    with pytest.raises(
-        InputError, match=r"no labelled split of RTE in .*; expected one of train.tsv, dev.tsv"
-    ):
+    with pytest.raises(InputError, match=r"no labelled split of RTE in .*; expected one of train.tsv, dev.tsv"):
         load(get("rte"), "directory", tmp_path)
     assert inventory(get("rte"), "directory", tmp_path) == {"test": 1}
 
@@ -335,9 +331,7 @@ MALFORMED = {
 def test_malformed_rows_name_file_and_line(tmp_path, case):
     name, content, line, message = MALFORMED[case]
     files = get(name).files
-    path = write(
-        tmp_path, f"{files.folder}/{files.splits['test' if name == 'scitail' else 'train']}", content
-    )
+    path = write(tmp_path, f"{files.folder}/{files.splits['test' if name == 'scitail' else 'train']}", content)
     with pytest.raises(InputError, match=message) as error:
         load(get(name), "directory", tmp_path)
     assert str(error.value).startswith(f"{path}, line {line}: ")

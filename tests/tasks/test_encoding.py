@@ -105,16 +105,11 @@ def test_copa_has_two_rows_per_example(bert):
     assert encoded.lengths[0] == max(len(ids) for ids in encoded.input_ids[:2])
     batch = encoded.batch([1, 0], pad_token_id=0)
     assert batch["input_ids"].shape == (4, encoded.lengths[0]) and batch["labels"].tolist() == [0, 1]
-    assert (
-        bert.decode(batch["input_ids"][0], skip_special_tokens=True)
-        == "it fell. what happened as a result? x."
-    )
+    assert bert.decode(batch["input_ids"][0], skip_special_tokens=True) == "it fell. what happened as a result? x."
 
 
 def test_multirc_has_one_row_per_answer(bert):
-    encoded = encode(
-        frame("multirc", ["p.", "q?", "a", 0, 0, 1], ["p.", "q?", "b", 0, 0, 0]), get("multirc"), bert
-    )
+    encoded = encode(frame("multirc", ["p.", "q?", "a", 0, 0, 1], ["p.", "q?", "b", 0, 0, 0]), get("multirc"), bert)
     assert bert.decode(encoded.input_ids[1]) == "[CLS] p. [SEP] q? b [SEP]"
     assert encoded.groups.tolist() == [0, 0] and encoded.labels.tolist() == [1, 0]
 
@@ -192,9 +187,7 @@ def test_prompts_name_task_and_keys():
 
 def test_targets_are_digits():
     assert targets(frame("cb", ["p", "h", 2]), get("cb")) == ["2"]
-    assert targets(frame("record", ["p", "@placeholder", ["Ann"], ["Ann", "Anne"], 0, 0]), get("record")) == [
-        "Ann"
-    ]
+    assert targets(frame("record", ["p", "@placeholder", ["Ann"], ["Ann", "Anne"], 0, 0]), get("record")) == ["Ann"]
 
 
 @pytest.mark.parametrize(

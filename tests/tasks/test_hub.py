@@ -77,27 +77,20 @@ def test_scitail_maps_strings(serve):
     serve(
         {
             "validation": dataset(
-                [
-                    {"sentence1": "a", "sentence2": "b", "gold_label": label}
-                    for label in ("neutral", "entailment")
-                ]
+                [{"sentence1": "a", "sentence2": "b", "gold_label": label} for label in ("neutral", "entailment")]
             )
         }
     )
     assert rows(load(get("scitail"), "hub")["validation"]) == [["a", "b", 1], ["a", "b", 0]]
     serve({"validation": dataset([{"sentence1": "a", "sentence2": "b", "gold_label": "?"}])})
-    with pytest.raises(
-        InputError, match="allenai/scitail snli_format: 'gold_label' is '[?]', expected one of entails"
-    ):
+    with pytest.raises(InputError, match="allenai/scitail snli_format: 'gold_label' is '[?]', expected one of entails"):
         load(get("scitail"), "hub")
 
 
 def test_multirc_numbers_its_groups(serve):
     row = {"paragraph": "p", "question": "q", "answer": "a", "label": 1}
     index = [(7, 70, 0), (7, 70, 1), (7, 71, 0), (8, 70, 0)]
-    serve(
-        {"train": dataset([row | {"idx": {"paragraph": p, "question": q, "answer": a}} for p, q, a in index])}
-    )
+    serve({"train": dataset([row | {"idx": {"paragraph": p, "question": q, "answer": a}} for p, q, a in index])})
     frame = load(get("multirc"), "hub")["train"]
     assert list(frame.columns) == get("multirc").frame_columns
     assert frame["paragraph_idx"].tolist() == [0, 0, 0, 1]

@@ -31,9 +31,7 @@ GOLD, PREDICTED = [1, 1, 1, 0, 0, 1], [1, 1, 0, 1, 0, 1]  # tp 3, fn 1, fp 1, tn
 
 
 def test_accuracy_and_f1():
-    assert evaluate(get("mrpc"), one_hot(PREDICTED), encoded(GOLD)) == pytest.approx(
-        {"f1": 6 / 8, "accuracy": 4 / 6}
-    )
+    assert evaluate(get("mrpc"), one_hot(PREDICTED), encoded(GOLD)) == pytest.approx({"f1": 6 / 8, "accuracy": 4 / 6})
 
 
 def test_the_main_metric_comes_first():
@@ -68,9 +66,7 @@ def test_multirc_f1_over_answers_and_exact_match_over_questions():
     assert scores == pytest.approx({"f1": 4 / 5, "exact_match": 1 / 2})
 
 
-RECORD = dict(
-    groups=np.array([0, 0, 0, 1, 1]), candidates=["Ann Lee", "Bob", "the Ann", "Eve", "Mr. Eve"], rows=5
-)
+RECORD = dict(groups=np.array([0, 0, 0, 1, 1]), candidates=["Ann Lee", "Bob", "the Ann", "Eve", "Mr. Eve"], rows=5)
 
 
 def test_record_takes_the_likeliest_candidate_of_each_query():
@@ -83,9 +79,7 @@ def test_record_takes_the_likeliest_candidate_of_each_query():
 
 def test_record_ties_go_to_the_first_candidate_and_no_candidate_scores_zero():
     data = encoded([["Ann Lee"], ["Eve"], ["Zoe"]], **RECORD)
-    assert evaluate(get("record"), np.zeros((5, 2)), data) == pytest.approx(
-        {"f1": 2 / 3, "exact_match": 2 / 3}
-    )
+    assert evaluate(get("record"), np.zeros((5, 2)), data) == pytest.approx({"f1": 2 / 3, "exact_match": 2 / 3})
 
 
 def test_outputs_and_examples_must_agree():
@@ -145,9 +139,7 @@ def test_a_text_that_is_no_label_is_wrong(gold, text):
 def test_text_scores():
     texts = ["1.0", "2.0", "good", "nan"]  # read as 1, 2, -1, -1
     expected = np.corrcoef([1, 2, -1, -1], [1, 2, 3, 4])[0, 1]
-    assert evaluate_text(get("stsb"), texts, encoded([1.0, 2.0, 3.0, 4.0]))["pearson"] == pytest.approx(
-        expected
-    )
+    assert evaluate_text(get("stsb"), texts, encoded([1.0, 2.0, 3.0, 4.0]))["pearson"] == pytest.approx(expected)
 
 
 def test_text_entities():

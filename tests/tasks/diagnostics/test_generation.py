@@ -27,9 +27,7 @@ def hashable(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def digest(frames: dict[str, pd.DataFrame]) -> str:
-    return hashlib.sha256(
-        "".join(frames[split].to_json(orient="records") for split in SPLITS).encode()
-    ).hexdigest()
+    return hashlib.sha256("".join(frames[split].to_json(orient="records") for split in SPLITS).encode()).hexdigest()
 
 
 def test_there_is_a_grammar_for_every_task():
@@ -65,11 +63,7 @@ def test_splits_share_no_sentence(generated):
         others = [other for other in task.columns if other != "answer"]
         for split, frame in frames.items():
             elsewhere = {
-                text
-                for name, other in frames.items()
-                if name != split
-                for key in others
-                for text in other[key]
+                text for name, other in frames.items() if name != split for key in others for text in other[key]
             }
             assert not elsewhere & set(frame[column])
 
@@ -112,9 +106,7 @@ def test_articles_and_repeated_words(generated):
     for column in task.columns:
         texts = frames["train"][column].str.lower()
         assert not texts.str.contains(r"\ba [aeio]|\ban [bcdfgjklmnpqrstvwxyz]").any()
-        assert not texts.str.contains(
-            r"\bthe the\b|\ba a\b|\bis is\b|\bwas was\b|\bof of\b|\bto to\b|\bin in\b"
-        ).any()
+        assert not texts.str.contains(r"\bthe the\b|\ba a\b|\bis is\b|\bwas was\b|\bof of\b|\bto to\b|\bin in\b").any()
 
 
 def test_the_same_arguments_give_the_same_frames(generated):
@@ -194,8 +186,6 @@ def test_mistakes_are_named(arguments, said):
 
 def test_more_rows_than_a_grammar_can_say(monkeypatch):
     """A grammar of one family is exhausted after it."""
-    monkeypatch.setitem(
-        diagnostics.GRAMMARS, "sst2", (lambda draw: [("Good.", "positive"), ("Bad.", "negative")],)
-    )
+    monkeypatch.setitem(diagnostics.GRAMMARS, "sst2", (lambda draw: [("Good.", "positive"), ("Bad.", "negative")],))
     with pytest.raises(InputError, match="sst2 cannot say 3 distinct rows for test"):
         generate("sst2", sizes={"train": 1, "validation": 1, "test": 3})

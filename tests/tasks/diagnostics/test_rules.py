@@ -91,9 +91,7 @@ def test_monotonicity_is_directed():
 
 
 def test_two_way_rules_keep_the_entailment():
-    for three, two in zip(
-        families(entailment.roles), families(entailment.two_way(entailment.roles)), strict=True
-    ):
+    for three, two in zip(families(entailment.roles), families(entailment.two_way(entailment.roles)), strict=True):
         assert two[0] == three[0]
         assert two[1][:2] in [row[:2] for row in three[1:]] and two[1][2] == "not_entailment"
 

@@ -42,9 +42,7 @@ def test_sentences_and_articles():
 
 
 def test_no_group_of_the_lexicon_repeats_a_word():
-    groups = {
-        name: value for name, value in vars(lexicon).items() if name.isupper() and isinstance(value, tuple)
-    }
+    groups = {name: value for name, value in vars(lexicon).items() if name.isupper() and isinstance(value, tuple)}
     assert groups
     for name, group in groups.items():
         assert len(set(group)) == len(group), name
