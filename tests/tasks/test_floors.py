@@ -16,29 +16,34 @@ def encoded(rows, labels, **more):
     return Encoded([np.array(row) for row in rows], labels=labels, **({"gold": labels} | more))
 
 
-# --- majority
+# --- constant
 
 
 def test_the_commonest_training_class_is_always_given():
     train = encoded([[1]] * 5, [1, 1, 1, 0, 0])
     test = encoded([[1]] * 4, [0, 0, 0, 1])
-    assert floors.majority(tasks.get("rte"), train, test) == {"accuracy": 0.25}
+    assert floors.constant(tasks.get("rte"), train, test) == {"accuracy": 0.25}
 
 
 def test_mrpc_all_positive_has_the_f1_of_its_prevalence():
     """Precision 2/3, recall 1."""
     train, test = encoded([[1]] * 3, [1, 1, 0]), encoded([[1]] * 3, [1, 0, 1])
-    assert floors.majority(tasks.get("mrpc"), train, test)["f1"] == pytest.approx(0.8)
+    assert floors.constant(tasks.get("mrpc"), train, test)["f1"] == pytest.approx(0.8)
+
+
+def test_for_f1_always_yes_beats_the_majority_class():
+    train, test = encoded([[1]] * 3, [0, 0, 1]), encoded([[1]] * 4, [0, 1, 0, 0])
+    assert floors.constant(tasks.get("mrpc"), train, test) == {"f1": pytest.approx(0.4), "accuracy": 0.25}
 
 
 def test_a_constant_correlates_with_nothing():
     train, test = encoded([[1]] * 2, [1.0, 4.0]), encoded([[1]] * 3, [0.0, 2.0, 5.0])
-    assert set(floors.majority(tasks.get("stsb"), train, test).values()) == {0.0}
+    assert set(floors.constant(tasks.get("stsb"), train, test).values()) == {0.0}
 
 
 def test_of_two_choices_the_first():
     rows = encoded([[1]] * 8, [0, 1, 0, 0], choices=2)
-    assert floors.majority(tasks.get("copa"), rows, rows) == {"accuracy": 0.75}
+    assert floors.constant(tasks.get("copa"), rows, rows) == {"accuracy": 0.75}
 
 
 def test_of_a_querys_candidates_the_first():
@@ -49,13 +54,13 @@ def test_of_a_querys_candidates_the_first():
         groups=np.array([0, 0, 1, 1]),
         candidates=["ann", "bob", "bob", "eve"],
     )
-    found = floors.majority(tasks.get("record"), rows, rows)
+    found = floors.constant(tasks.get("record"), rows, rows)
     assert found["f1"] == found["exact_match"] == 0.5
 
 
-def test_answers_by_the_commonest_verdict():
+def test_answers_are_judged_alike():
     rows = encoded([[1]] * 3, [0, 0, 1], groups=np.array([0, 0, 1]))
-    assert floors.majority(tasks.get("multirc"), rows, rows)["exact_match"] == 0.5
+    assert floors.constant(tasks.get("multirc"), rows, rows)["exact_match"] == 0.5
 
 
 # --- bag of words
@@ -105,8 +110,8 @@ def test_the_best_of_a_querys_candidates():
 def test_a_diagnostics_floors_are_reproducible_fractions():
     task, tokenizer = tasks.get("cola"), backbones.tokenizer("minilm")
     found = floors.of_diagnostic(task, tokenizer, seed=1)
-    assert list(found) == ["majority", "bag of words"]
-    assert found["majority"] == 0  # a constant has no Matthews correlation
+    assert list(found) == ["constant", "bag of words"]
+    assert found["constant"] == 0  # a constant has no Matthews correlation
     assert -1 <= found["bag of words"] < 0.9
     assert found == floors.of_diagnostic(task, tokenizer, seed=1)
 
