@@ -4,7 +4,7 @@ from importlib import metadata
 
 import pytest
 
-from paperlib import cli, doctor, hub
+from paperlib import cli, doctor, hub, plan
 from paperlib.parameters import profiles
 
 
@@ -21,7 +21,9 @@ def test_every_profile_backbone_source_and_package_has_a_line(workspace, offline
     for words in ("Python", "torch", "snakemake", "memory", "disk", "device", "precision auto", "backbone minilm"):
         assert words in shown
     assert "source hub             not reachable: use --source directory --data DIR, or diagnostics" in shown
-    assert "5 sections, 38 runs (0 done), about 12 minutes" in shown
+    laptop, wanted = profiles.load("laptop"), plan.Plan("laptop", {})
+    counted = f"{len(laptop.sections)} sections, {len(wanted.runs(wanted.sections()))} runs (0 done)"
+    assert f"{counted}, about {laptop.minutes:g} minutes" in shown
     assert not (workspace / "results").exists(), "doctor changes nothing"
 
 

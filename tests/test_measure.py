@@ -56,7 +56,8 @@ def test_wall_time_runs_from_construction():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the allocator's peak is told")
 def test_peak_memory_is_at_least_what_the_process_holds_in_bytes():
     held, peak = psutil.Process().memory_info().rss, measure.peak_memory()
-    assert held <= peak < 100 * held
+    # The kernel brings its high-water mark up to date in batches of pages.
+    assert held - 2**20 <= peak < 100 * held
     assert measure.Meter().cost()["peak_memory_bytes"] >= peak
 
 
