@@ -1,5 +1,9 @@
 """Parameters of the DPS section notebooks."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from paperlib.parameters.base import DataParameters, Parameters, Seed
 
 
@@ -14,6 +18,7 @@ class Datasets(DataParameters):
 
     profile: str
     seed: Seed
+    margin: Annotated[float, Field(gt=0, lt=1)]
 
 
 MODELS: dict[str, type[Parameters]] = {"dps/a_case_study": CaseStudy, "dps/b_datasets": Datasets}
