@@ -6,6 +6,7 @@ import pytest
 
 from paperlib import cli, grid, pages, runs
 from paperlib.errors import InputError
+from paperlib.parameters import profiles
 
 RUN = ["run", "runs/finetune"]
 
@@ -62,7 +63,10 @@ def refused(workspace, capsys):
         (["run", "runs/finetun"], "unknown notebook 'runs/finetun'; known: dps/a_case_study"),
         (["run", "../README"], "unknown notebook '../README'; known: "),
         (["run"], "the following arguments are required: notebook; see paperlib run --help"),
-        (["reproduce", "laptp"], "unknown profile 'laptp' (did you mean 'laptop'?); known: glue, laptop, paper, smoke"),
+        (
+            ["reproduce", "laptp"],
+            f"unknown profile 'laptp' (did you mean 'laptop'?); known: {', '.join(profiles.names())}",
+        ),
         (["reproduce", "smoke", "--only", "dps/f"], "profile 'smoke' has no section 'dps/f'"),
         (["reproduce", "smoke", "--only", "runs/finetune"], "profile 'smoke' has no section 'runs/finetune'"),
         (["reproduce", "smoke", "--jobs", "-1"], "argument --jobs: '-1' is not a whole number of at least 0"),
