@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,11 @@ DROPOUT_KEYS = (
     "attention_dropout",
     "activation_dropout",
     "dropout_rate",
+    "classifier_dropout",
+    "pooler_dropout",
 )
+# Of minilm's tokenizer, which reads for random backbones: [PAD], [CLS] and [SEP].
+SPECIAL_TOKENS = {"pad_token_id": 0, "bos_token_id": 101, "eos_token_id": 102}
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
@@ -57,21 +62,35 @@ def load(name: str, outputs: int, seed: int, dropout: float = -1.0) -> Backbone:
     import torch
 
     entry = catalogue().get(name)
-    attention = "sdpa" if torch.cuda.is_available() else "eager"
+    # None: torch's fused one, where the architecture has it (DeBERTa has not).
+    attention = None if torch.cuda.is_available() else "eager"
     torch.manual_seed(seed)
     if entry and entry["kind"] in ("random", "config"):
         model = _model_class(config := configuration(name)).from_config(
             _adjusted(config, outputs, dropout), attn_implementation=attention
         )
-        return Backbone(name, model, _tokenizer(_embedded_folder("minilm")) if entry["kind"] == "random" else None)
+        return Backbone(name, model, _reader(_embedded_folder("minilm"), model) if entry["kind"] == "random" else None)
     place = _embedded_folder(name) if entry else _place(name)
     with _told_in_one_line(name, place):
         model = _pretrained(name, place, _adjusted(_config_of(place), outputs, dropout), attention)
-        backbone = Backbone(name, model, _tokenizer(place))
+        backbone = Backbone(name, model, _reader(place, model))
     # Without files of its own a tokenizer is made of special tokens alone, and reads every text as unknown.
     if 2 * len(backbone.tokenizer) < model.config.vocab_size:
         raise InputError(f"backbone {name!r}: no tokenizer beside the weights; put one there with save_pretrained")
     return backbone
+
+
+def stacks(model) -> list:
+    """The model's stacks of layers, each a ModuleList from bottom to top: the encoder's, then the decoder's where there is one.
+
+    InputError for a model built otherwise.
+    """
+    body = model.base_model
+    parts = [getattr(body, side) for side in ("encoder", "decoder") if hasattr(body, side)]
+    found = [getattr(part, name) for part in parts for name in ("layer", "layers", "block") if hasattr(part, name)]
+    if not found:
+        raise InputError(f"no stack of layers found in a model of type {model.config.model_type!r}")
+    return found
 
 
 def tokenizer(name: str):
@@ -89,11 +108,12 @@ def configuration(name: str):
     """The transformers configuration of a random or config-only backbone."""
     from transformers import AutoConfig
 
-    values = dict(catalogue()[name]["config"])
+    entry = catalogue()[name]
+    values = dict(entry["config"])
     if values["model_type"] == "t5":
-        # minilm's tokenizer reads for tiny-t5: its [PAD] is id 0 as in T5, its [SEP] ends a text.
-        extra = {"vocab_size": 30522, "eos_token_id": 102} if catalogue()[name]["kind"] == "random" else {}
-        values |= {"decoder_start_token_id": 0, "pad_token_id": 0, **extra}
+        values |= {"decoder_start_token_id": 0, "pad_token_id": 0}
+    if entry["kind"] == "random":
+        values |= SPECIAL_TOKENS
     return AutoConfig.for_model(values.pop("model_type"), **values)
 
 
@@ -174,7 +194,16 @@ def _tokenizer(place):
     return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
 
 
-def _pretrained(name: str, place, config, attention: str):
+def _reader(place, model):
+    """The tokenizer, without token types where the model has none (BART, T5) or one alone (RoBERTa)."""
+    tokenizer, types = _tokenizer(place), "token_type_ids"
+    takes = types in signature(model.forward).parameters
+    if not takes or getattr(model.config, "type_vocab_size", 2) < 2:
+        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != types]
+    return tokenizer
+
+
+def _pretrained(name: str, place, config, attention: str | None):
     import torch
     from transformers.utils import logging
 

@@ -21,6 +21,7 @@ DATA = {
     "paperlib.backbones": "backbones.yaml",
     "paperlib.claims": "papers/*.yaml",
     "paperlib.parameters.profiles": "profiles/*.yaml",
+    "paperlib.parameters.recipes": "recipes/*.yaml",
 }
 
 

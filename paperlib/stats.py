@@ -1,5 +1,6 @@
 """Statistics for few seeds."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -70,6 +71,13 @@ def paired_permutation(a: Sequence[float], b: Sequence[float]) -> float:
     return float(outcome.pvalue)
 
 
+def sign_test(gained: int, lost: int) -> float:
+    """Two-sided p-value of gains and losses being equally likely (McNemar's exact test); 1 where nothing changed."""
+    from scipy import stats
+
+    return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
 def bootstrap_difference(a: Sequence[float], b: Sequence[float], level: float = 0.95, draws: int = 9999) -> Interval:
     """Mean of ``a - b``, both measured on the same rows, with a percentile interval from resampling the rows."""
     from scipy import stats
@@ -81,3 +89,32 @@ def bootstrap_difference(a: Sequence[float], b: Sequence[float], level: float = 
         (difference,), np.mean, confidence_level=level, n_resamples=draws, method="percentile", rng=0, batch=1000
     ).confidence_interval
     return Interval(float(difference.mean()), float(ends.low), float(ends.high), difference.size)
+
+
+def expected_maximum(scores: Sequence[Sequence[float]], level: float = 0.95, draws: int = 2000) -> list[Interval]:
+    """Expected best of n = 1..N configurations out of the N tried (Dodge et al. 2019), drawn without replacement; item n - 1 is for n.
+
+    ``scores``: per configuration one score per seed; a configuration counts with their mean. E[max] = sum_i v_(i) C(i - 1, n - 1) / C(N, n)
+    over the sorted means. The percentile interval resamples configurations, and the seeds within each; it cannot reach beyond the best score
+    seen, so near n = N it is too short above. A single score has no spread: its interval is the whole line.
+    """
+    sizes = {len(each) for each in scores}
+    if not sizes or 0 in sizes:
+        raise ValueError("an expected maximum needs at least one configuration, and a score of each")
+    n = len(scores)
+    weights = np.array([[math.comb(i, k - 1) / math.comb(n, k) for i in range(n)] for k in range(1, n + 1)])
+    means = weights @ np.sort([np.mean(each) for each in scores])
+    if n == 1 and sizes == {1}:
+        return [Interval(float(means[0]), -np.inf, np.inf, 1)]
+    rng = np.random.default_rng(0)
+    resampled = np.array([_resampled_means(each, n, draws, rng) for each in scores])
+    picked = rng.integers(n, size=(draws, n))
+    curves = np.sort(resampled[picked, np.arange(draws)[:, None], np.arange(n)], axis=1) @ weights.T
+    low, high = np.quantile(curves, [0.5 - level / 2, 0.5 + level / 2], axis=0)
+    return [Interval(*map(float, ends), n) for ends in zip(means, low, high, strict=True)]
+
+
+def _resampled_means(values: Sequence[float], times: int, draws: int, rng: np.random.Generator) -> np.ndarray:
+    """(draws, times): means of as many values, drawn with replacement."""
+    sample = np.asarray(values, dtype=float)
+    return sample[rng.integers(sample.size, size=(draws, times, sample.size))].mean(axis=-1)

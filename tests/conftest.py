@@ -1,6 +1,9 @@
-"""Shared by all tests: the real data where it exists, and folders of their own for records and reports."""
+"""Shared by all tests: the real data where it exists, folders of their own for records and reports, small problems to train on."""
 
+import copy
 import os
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,3 +44,42 @@ def write_notebook():
         return path
 
     return written
+
+
+@cache
+def _backbone(name, outputs, dropout):
+    from paperlib import backbones
+
+    return backbones.load(name, outputs, seed=0, dropout=dropout)
+
+
+@pytest.fixture
+def make_problem():
+    """A fresh problem: ``task`` from diagnostics in the given sizes (validation 0: none), on a tiny backbone."""
+
+    from paperlib import tasks
+    from paperlib.tasks import diagnostics
+    from paperlib.tasks.splits import Splits
+    from paperlib.training import Problem
+
+    def make(task="rte", backbone="tiny-bert", train=10, validation=0, test=6, dropout=-1.0):
+        task = tasks.get(task)
+        frames = diagnostics.generate(task.name, sizes={"train": train, "validation": validation or 1, "test": test})
+        rows = Splits(frames["train"], frames["validation"] if validation else None, frames["test"])
+        drawn = _backbone(backbone, task.outputs, dropout)
+        return Problem.of(task, rows, replace(drawn, model=copy.deepcopy(drawn.model)))
+
+    return make
+
+
+@pytest.fixture
+def make_settings():
+    """Settings in fp32 with a rate at which tiny models move."""
+
+    from paperlib.training import Settings
+
+    def make(**changed):
+        usual = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "seed": 0, "precision": "fp32"}
+        return Settings(**(usual | changed))
+
+    return make

@@ -3,6 +3,7 @@
 import json
 import time
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import constants
@@ -10,6 +11,8 @@ from safetensors.torch import save_file
 
 from paperlib import backbones
 from paperlib.errors import InputError
+
+RANDOM = [name for name, entry in backbones.catalogue().items() if entry["kind"] == "random"]
 
 
 def equal(one, other):
@@ -28,7 +31,7 @@ def folder(tmp_path):
 # --- what loads
 
 
-@pytest.mark.parametrize("name", ["tiny-bert", "tiny-t5"])
+@pytest.mark.parametrize("name", RANDOM)
 def test_random_backbones_are_drawn_from_the_seed(name):
     one, again, other = (backbones.load(name, 3, seed).model for seed in (5, 5, 6))
     assert all(equal(one, again).values()) and not all(equal(one, other).values())
@@ -73,14 +76,68 @@ def dropouts(model):
     return {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
 
 
-@pytest.mark.parametrize("name", ["tiny-bert", "tiny-t5", "minilm"])
+@pytest.mark.parametrize("name", ["minilm", *RANDOM])
 def test_dropout_is_the_configurations_own_or_replaced_throughout(name):
-    assert dropouts(backbones.load(name, 2, seed=0).model) == {0.1}
+    """DeBERTa's pooler and BART's head have a dropout of their own, of 0."""
+    own = {"tiny-deberta": {0.0, 0.1}, "tiny-bart": {0.0}}
+    assert dropouts(backbones.load(name, 2, seed=0).model) == own.get(name, {0.1})
     for p in (0.0, 0.3):
         model = backbones.load(name, 2, seed=0, dropout=p).model
         assert dropouts(model) == {p}
         # Attention dropout may be a number that no module holds.
         assert {getattr(model.config, key) for key in backbones.DROPOUT_KEYS if hasattr(model.config, key)} <= {p, None}
+
+
+def test_a_dropout_that_only_the_head_has_is_replaced_too(folder):
+    told = json.loads((folder / "config.json").read_text()) | {"classifier_dropout": 0.2}
+    (folder / "config.json").write_text(json.dumps(told))
+    assert dropouts(backbones.load(str(folder), 2, seed=0).model) == {0.1, 0.2}
+    assert dropouts(backbones.load(str(folder), 2, seed=0, dropout=0.0).model) == {0.0}
+
+
+@pytest.mark.parametrize("task", ["cola", "rte", "stsb", "copa", "multirc", "record"])
+@pytest.mark.parametrize("name", RANDOM)
+def test_random_backbones_read_every_kind_of_task(make_problem, name, task):
+    """With token types where the model tells two of them apart, and never otherwise; BART finds an end in every row, as many in each."""
+    problem = make_problem(task, name, train=4, test=5)
+    batch = problem.batch(problem.train, np.arange(4))
+    assert ("token_type_ids" in batch) == (name in ("tiny-bert", "tiny-electra"))
+    logits = problem.logits(batch)
+    assert logits.isfinite().all() and problem.loss(logits, batch).isfinite()
+    assert len(problem.scores(problem.test, 3)) == len(problem.test)
+
+
+@pytest.mark.parametrize("name", ["tiny-roberta", "tiny-bart"])
+def test_a_folder_with_a_tokenizer_of_more_types_than_the_model_is_read_without_them(tmp_path, name):
+    backbones.load(name, 2, seed=0).model.save_pretrained(tmp_path)
+    backbones.tokenizer("minilm").save_pretrained(tmp_path)
+    loaded = backbones.load(str(tmp_path), 2, seed=0)
+    assert set(loaded.tokenizer("a cat", "a dog")) == {"input_ids", "attention_mask"}
+
+
+@pytest.mark.parametrize("name", [name for name in RANDOM if name != "tiny-t5"])
+def test_encoders_read_as_many_tokens_as_any_task_has(name):
+    """RoBERTa counts its positions from the padding's id up."""
+    ids = torch.full((1, 512), 7)
+    ids[0, -1] = 102
+    assert backbones.load(name, 2, seed=0).model(input_ids=ids).logits.isfinite().all()
+
+
+def test_on_a_gpu_attention_is_fused_where_the_architecture_has_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    used = {name: backbones.load(name, 2, seed=0).model.config._attn_implementation for name in RANDOM}
+    assert used == dict.fromkeys(RANDOM, "sdpa") | {"tiny-deberta": "eager"}
+
+
+@pytest.mark.parametrize("name", RANDOM)
+def test_stacks_go_from_the_bottom_up_encoder_first(name):
+    """Two layers a side, in the order of their names, and every one of them."""
+    model = backbones.load(name, 2, seed=0).model
+    sides = ["encoder", "decoder"] if name in ("tiny-bart", "tiny-t5") else ["encoder"]
+    names = {module: path for path, module in model.named_modules()}
+    found = [[names[layer] for layer in stack] for stack in backbones.stacks(model)]
+    assert [[path.split(".")[-1] for path in stack] for stack in found] == [["0", "1"]] * len(sides)
+    assert [{path.split(".")[-3] for path in stack} for stack in found] == [{side} for side in sides]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Which edits change a fingerprint, on a small house of our own and on the real one."""
 
+import shutil
+
 import pytest
 
 from paperlib import code, paths
@@ -141,6 +143,17 @@ def test_data_belongs_to_modules_that_exist():
     for name, data in code.DATA.items():
         assert paths.ROOT.joinpath(*name.split(".")).with_suffix(".py").is_file()
         assert list(paths.PARAMETERS.glob(data))
+
+
+def test_recipes_belong_to_the_sections_that_show_them_and_to_no_run(tmp_path, monkeypatch):
+    """A run's record names the parameters it got, wherever they came from."""
+    names = ("runs/finetune", "dps/c_hyperparameters")
+    shutil.copytree(paths.PARAMETERS, tmp_path / "parameters")
+    monkeypatch.setattr(paths, "PARAMETERS", tmp_path / "parameters")
+    before = [code.fingerprint(name) for name in names]
+    recipes = tmp_path / "parameters" / "recipes" / "dps.yaml"
+    recipes.write_text(recipes.read_text() + "# another value\n")
+    assert [code.fingerprint(name) == old for name, old in zip(names, before, strict=True)] == [True, False]
 
 
 def test_a_real_run_depends_on_training_and_not_on_claims(monkeypatch):

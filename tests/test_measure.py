@@ -71,3 +71,44 @@ def test_energy_is_a_difference_or_unknown(monkeypatch, start, end, joules):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU may count its energy")
 def test_without_a_gpu_energy_is_unknown():
     assert measure.Meter().cost()["energy_joules"] is None
+
+
+def allocate(allocations):
+    """Three parts, in megabytes of fp32: up to 4, up to 8 and back to 6, down to 2."""
+    first = torch.empty(1_000_000)
+    allocations.mark("one matrix")
+    second = first.clone()
+    del first
+    third = torch.empty(500_000)
+    allocations.mark("a copy in its place")
+    del second
+    allocations.mark("given back")
+    return third
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU its allocator counts")
+def test_allocations_are_counted_to_the_byte():
+    with measure.Allocations() as allocations:
+        kept = allocate(allocations)
+    assert allocations.peak == {"one matrix": 4_000_000, "a copy in its place": 8_000_000, "given back": 6_000_000}
+    assert allocations.held == {"one matrix": 4_000_000, "a copy in its place": 6_000_000, "given back": kept.nbytes}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU its allocator counts")
+def test_what_was_there_before_counts_for_nothing():
+    before = torch.empty(1_000_000)
+    with measure.Allocations() as allocations:
+        before.add_(1)
+        allocations.mark("in place")
+    assert allocations.peak["in place"] < 100 and allocations.held == {"in place": 0}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU its allocator counts")
+def test_temporaries_inside_an_operation_and_in_the_backward_pass_are_seen():
+    """x x is saved and freed by the engine; the gradient of a square takes as much again."""
+    with measure.Allocations() as allocations:
+        x = torch.ones(1000, requires_grad=True)
+        x.square().sum().backward()
+        allocations.mark("done")
+    assert allocations.held["done"] == 2 * x.nbytes
+    assert allocations.peak["done"] >= 3 * x.nbytes

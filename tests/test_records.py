@@ -15,6 +15,8 @@ DEFAULTS = parameters.resolve(RUN, {}).model_dump()
 OTHER = {
     "task": "cola", "source": "hub", "data_dir": "x", "backbone": "tiny-bert", "protocol": "s3delta", "train_rows": 5, "method": "dps_dense",
     "preset": "paper", "p": 0.4, "update_ratio": 0.1, "seed": 1, "epochs": 2, "batch_size": 8, "accumulation": 2, "learning_rate": 1e-5,
+    "selection": "global", "noise": "normal", "sigma": 1e-4, "strength": 0.5, "reinit_layers": 2, "steps": 3, "warmup_steps": 1,
+    "decay_towards": "pretrained", "layer_decay": 0.9, "layer_decay_form": "revisit",
     "warmup_ratio": 0.2, "weight_decay": 0.0, "clip_norm": 2.0, "dropout": 0.0, "precision": "fp32", "checkpoint_seconds": 1.0,
 }  # fmt: skip
 

@@ -136,3 +136,68 @@ def test_a_proportion_has_wilson_s_interval_in_closed_form():
     assert (found.low, found.high) == pytest.approx((centre - half, centre + half), abs=1e-12)
     mean, (below, above) = found.percent()
     assert (mean - below, mean + above) == pytest.approx((100 * found.low, 100 * found.high))
+
+
+# --- expected maximum
+
+
+@given(values=st.lists(st.integers(-9, 9), min_size=1, max_size=6))
+@settings(deadline=None, max_examples=50)
+def test_the_expected_maximum_is_the_mean_over_all_subsets(values):
+    found = stats.expected_maximum([[value] for value in values], draws=10)
+    for n, interval in enumerate(found, start=1):
+        assert interval.mean == pytest.approx(np.mean([max(some) for some in itertools.combinations(values, n)]))
+
+
+def test_it_goes_from_the_mean_to_the_best_and_counts_seeds_by_their_mean():
+    found = stats.expected_maximum([[1, 3], [4], [5, 5, 8]])
+    assert [interval.mean for interval in found] == pytest.approx([(2 + 4 + 6) / 3, (4 + 6 + 6) / 3, 6])
+    assert {interval.n for interval in found} == {3}
+
+
+@given(values=st.lists(st.floats(0, 1), min_size=2, max_size=8))
+@settings(deadline=None, max_examples=30)
+def test_its_intervals_hold_it_and_stay_among_the_scores_seen(values):
+    for interval in stats.expected_maximum([[value] for value in values], draws=400):
+        assert min(values) - 1e-9 <= interval.low <= interval.high <= max(values) + 1e-9
+        assert interval.low <= interval.mean + 1e-9
+
+
+def test_configurations_and_seeds_both_widen_the_interval():
+    rng = np.random.default_rng(0)
+    alike = [rng.normal(0.5, 0.1, 3).tolist() for _ in range(6)]
+    seeds_alone = stats.expected_maximum([[0.5, 0.6, 0.4]] * 6)[0]
+    nothing = stats.expected_maximum([[0.5]] * 6)[0]
+    both = stats.expected_maximum(alike)[0]
+    assert (nothing.low, nothing.high) == pytest.approx((0.5, 0.5))
+    assert seeds_alone.high - seeds_alone.low > 0 and both.high - both.low > 0
+
+
+def test_drawing_one_configuration_is_the_mean_with_the_bootstrap_s_width():
+    """Twelve single-seed configurations: the interval at n = 1 is that of a mean, within a tenth of its normal width."""
+    values = np.random.default_rng(3).normal(0.7, 0.05, 12)
+    found = stats.expected_maximum([[value] for value in values], draws=20_000)[0]
+    assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 12**0.5, rel=0.1)
+
+
+def test_its_bootstrap_is_reproducible():
+    scores = [[0.5, 0.6], [0.7, 0.65], [0.55, 0.6]]
+    assert stats.expected_maximum(scores) == stats.expected_maximum(scores)
+
+
+def test_a_single_score_has_no_spread_and_no_score_no_maximum():
+    assert stats.expected_maximum([[0.7]]) == [stats.Interval(0.7, -math.inf, math.inf, 1)]
+    for nothing in ([], [[0.5], []]):
+        with pytest.raises(ValueError, match="at least one configuration, and a score of each"):
+            stats.expected_maximum(nothing)
+
+
+# --- sign test
+
+
+@given(gained=st.integers(0, 30), lost=st.integers(0, 30))
+@settings(deadline=None)
+def test_the_sign_test_counts_splits_at_least_as_uneven(gained, lost):
+    n = gained + lost
+    uneven = [k for k in range(n + 1) if abs(k - n / 2) >= abs(gained - n / 2)]
+    assert stats.sign_test(gained, lost) == pytest.approx(sum(math.comb(n, k) for k in uneven) / 2**n)

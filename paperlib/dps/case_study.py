@@ -32,6 +32,31 @@ class Cases:
         return 2 * self.counts == self.restarts
 
 
+@dataclass(frozen=True)
+class Move:
+    """What becomes of one method's rows under another, on the same rows; numbers of rows.
+
+    ``easy``: easy ones of the first, ``lost``: of these no longer easy. ``hard``: hard ones of the first, ``solved``: of these easy now.
+    """
+
+    easy: int
+    lost: int
+    hard: int
+    solved: int
+
+
+def move(one: Cases, other: Cases) -> Move:
+    """From ``one`` to ``other``; ValueError if they scored different numbers of rows."""
+    if one.counts.shape != other.counts.shape:
+        raise ValueError("both methods must have scored the same rows")
+    return Move(
+        int(one.easy.sum()),
+        int((one.easy & ~other.easy).sum()),
+        int(one.hard.sum()),
+        int((one.hard & other.easy).sum()),
+    )
+
+
 def cases(correct: list[list[int]]) -> Cases:
     """Cases from 1 or 0 per row, one list per restart; ValueError if the restarts saw different numbers of rows."""
     table = np.asarray(correct)

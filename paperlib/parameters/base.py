@@ -38,7 +38,8 @@ def suggestion(value: str, names) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _known_task(value: str) -> str:
+def known_task(value: str) -> str:
+    """``value``, if it is a task; ValueError lists the known ones."""
     return _known("task", _names("tasks.yaml"), value)
 
 
@@ -61,7 +62,7 @@ def _folder(value: str) -> str:
     return str(path.resolve()) if value and path.is_dir() else value
 
 
-TaskName = Annotated[str, AfterValidator(_known_task)]
+TaskName = Annotated[str, AfterValidator(known_task)]
 Backbone = Annotated[str, AfterValidator(_known_backbone)]
 Folder = Annotated[str, AfterValidator(_folder)]
 Source = Literal["hub", "directory", "diagnostics"]

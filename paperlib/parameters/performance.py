@@ -2,9 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from paperlib.parameters.base import DataParameters, Parameters, Seed, TaskName
+from paperlib.parameters.base import Backbone, DataParameters, Parameters, Precision, Seed, TaskName
+from paperlib.parameters.runs import MethodName
+
+
+def _with_vanilla(methods: list[str]) -> list[str]:
+    """Methods by name, each once, vanilla among them, against which the others are measured; or none."""
+    if methods and "vanilla" not in methods or len(set(methods)) < len(methods):
+        raise ValueError(f"methods must name vanilla, and none twice, got {', '.join(methods)}")
+    return methods
 
 
 class Throughput(DataParameters):
@@ -18,4 +26,18 @@ class Throughput(DataParameters):
     seed: Seed
 
 
-MODELS: dict[str, type[Parameters]] = {"performance/throughput": Throughput}
+class StepCost(Parameters):
+    """``performance/step_cost``: seconds and bytes of an optimizer step under each method, against vanilla."""
+
+    backbone: Backbone
+    methods: Annotated[list[MethodName], AfterValidator(_with_vanilla)]
+    stage_steps: Annotated[int, Field(ge=2)]
+    rounds: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+    length: Annotated[int, Field(ge=2)]
+    precision: Precision
+    seed: Seed
+    selection_backbone: Backbone
+
+
+MODELS: dict[str, type[Parameters]] = {"performance/step_cost": StepCost, "performance/throughput": Throughput}

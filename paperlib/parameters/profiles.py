@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from paperlib import paths
 from paperlib.errors import InputError
 from paperlib.parameters import base, model_of, resolve
+from paperlib.parameters.recipes import Search, TableName, fill
 
 OVERRIDABLE = ("source", "data_dir", "backbone")
 
@@ -18,19 +19,26 @@ OVERRIDABLE = ("source", "data_dir", "backbone")
 class Grid(BaseModel):
     """Runs of one notebook: the product of the ``grid`` values, each with the same ``parameters``.
 
-    ``fixed`` parameters stay whatever source, data or backbone the reader asks for.
+    ``search`` puts the points of a paper's search in front of the product. ``recipes`` fill in what nobody set: a value written here
+    wins over the search's, which wins over a recipe's. ``fixed`` parameters stay whatever source, data or backbone the reader asks for.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
     notebook: str
     parameters: dict[str, Any] = {}
+    recipes: list[TableName] = []
+    search: Search | None = None
     grid: dict[str, list[Any]] = {}
     fixed: dict[str, Any] = {}
 
     def points(self) -> list[dict[str, Any]]:
-        """Every combination of the grid's values, merged over the fixed parameters."""
-        combinations = itertools.product(*self.grid.values())
-        return [{**self.parameters, **dict(zip(self.grid, values, strict=True))} for values in combinations]
+        """Every point of the search with every combination of the grid's values, merged over the common parameters and filled in."""
+        searched = self.search.points(self.parameters) if self.search else [self.parameters]
+        combinations = list(itertools.product(*self.grid.values()))
+        given = (
+            {**point, **dict(zip(self.grid, values, strict=True))} for point in searched for values in combinations
+        )
+        return [fill(self.recipes, point) for point in given]
 
 
 class Section(BaseModel):

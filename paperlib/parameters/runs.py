@@ -2,32 +2,133 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
-from paperlib.parameters.base import DataParameters, Parameters, Precision, Seed, TaskName
+from paperlib.parameters.base import (
+    Backbone,
+    DataParameters,
+    Parameters,
+    Precision,
+    Seed,
+    TaskName,
+    known_task,
+    suggestion,
+)
+
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "start": ("re_init",),
+    "objective": ("r3f", "r_dropout"),
+    "weights": ("mixout", "child_tuning_d", "child_tuning_f", "dps_dense", "dps_mix"),
+}
+SPLITS = ("train", "validation", "validation_mismatched", "test")
+METHODS = ("vanilla", *(name for family in FAMILIES.values() for name in family))
 
 
-class FineTune(DataParameters):
-    """``runs/finetune``: one backbone, one task, one method, one seed."""
+def _known_method(value: str) -> str:
+    """One method, or several of different families joined by +."""
+    parts = value.split("+")
+    for part in parts:
+        if part not in METHODS:
+            raise ValueError(f"unknown method {part!r}{suggestion(part, METHODS)}; known: {', '.join(METHODS)}")
+    for family, members in FAMILIES.items():
+        if len(clash := [part for part in parts if part in members]) > 1:
+            raise ValueError(f"method {value!r} joins two {family} methods ({', '.join(clash)}); keep one of them")
+    if len(parts) > 1 and "vanilla" in parts:
+        raise ValueError(f"method {value!r}: vanilla adds nothing to another method; leave it out")
+    return value
 
-    task: TaskName
-    protocol: Literal["dps", "s3delta"]
+
+MethodName = Annotated[str, AfterValidator(_known_method)]
+
+
+def _known_rows(value: str) -> str:
+    """Labelled rows of a task, as in "snli:test"."""
+    task, _, split = value.partition(":")
+    if split not in SPLITS:
+        raise ValueError(f"{value!r} names no rows; write task:split, the split one of {', '.join(SPLITS)}")
+    return f"{known_task(task)}:{split}"
+
+
+class Training(DataParameters):
+    """What every training run is given: the method, and how to train."""
+
     train_rows: Annotated[int, Field(ge=0)]
-    method: Literal["vanilla", "dps_dense"]
+    method: MethodName
     preset: Literal["reference", "paper"]
-    p: Annotated[float, Field(ge=0, lt=1)]
+    p: Annotated[float, Field(ge=0, le=1)]
     update_ratio: Annotated[float, Field(gt=0, le=1)]
+    selection: Literal["matrix", "global"]
+    noise: Literal["normal", "uniform"]
+    sigma: Annotated[float, Field(gt=0)]
+    strength: Annotated[float, Field(ge=0)]
+    reinit_layers: Annotated[int, Field(ge=1)]
     seed: Seed
     epochs: Annotated[int, Field(ge=1)]
+    steps: Annotated[int, Field(ge=0)]
     batch_size: Annotated[int, Field(ge=1)]
     accumulation: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0, lt=1)]
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
+    warmup_steps: Annotated[int, Field(ge=0)]
     weight_decay: Annotated[float, Field(ge=0, lt=1)]
+    decay_towards: Literal["zero", "pretrained"]
+    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    layer_decay_form: Literal["electra", "revisit"]
     clip_norm: Annotated[float, Field(gt=0)]
     dropout: Annotated[float, Field(ge=-1, lt=1)]
     precision: Precision
     checkpoint_seconds: Annotated[float, Field(ge=0)]
 
+    @model_validator(mode="after")
+    def _p_leaves_something_to_train(self):
+        parts = self.method.split("+")
+        dps, child = {"dps_dense", "dps_mix"} & set(parts), {"child_tuning_d", "child_tuning_f"} & set(parts)
+        dropped = "mixout" in parts or (dps and self.preset == "reference")
+        if dropped and self.p == 1:
+            raise ValueError(f"p: {self.method} in preset {self.preset} trains the share 1 - p; give one below 1")
+        if (child or (dps and self.preset == "paper")) and self.p == 0:
+            raise ValueError(f"p: {self.method} in preset {self.preset} trains the share p; give one above 0")
+        return self
 
-MODELS: dict[str, type[Parameters]] = {"runs/finetune": FineTune}
+
+class FineTune(Training):
+    """``runs/finetune``: one backbone, one task, one method, one seed."""
+
+    task: TaskName
+    protocol: Literal["dps", "s3delta"]
+
+
+class Transfer(Training):
+    """``runs/transfer``: one method trained on one inference task, scored on the rows of others."""
+
+    task: TaskName
+    train_split: Literal["train", "validation"]
+    targets: Annotated[list[Annotated[str, AfterValidator(_known_rows)]], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _targets_are_distinct_and_unseen(self):
+        if len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"targets {', '.join(self.targets)}: name each once")
+        if (rows := f"{self.task}:{self.train_split}") in self.targets:
+            raise ValueError(
+                f"target {rows!r} holds the training rows; give another split of it, or another train_split"
+            )
+        return self
+
+
+class Footprint(Parameters):
+    """``runs/footprint``: bytes that a few steps of every method allocate, at one batch size."""
+
+    backbone: Backbone
+    batch_size: Annotated[int, Field(ge=1)]
+    length: Annotated[int, Field(ge=2)]
+    dropout: Annotated[float, Field(ge=-1, lt=1)]
+    precision: Precision
+    seed: Seed
+
+
+MODELS: dict[str, type[Parameters]] = {
+    "runs/finetune": FineTune,
+    "runs/transfer": Transfer,
+    "runs/footprint": Footprint,
+}

@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm import tqdm
 from transformers import get_linear_schedule_with_warmup
 
 from paperlib import measure
+from paperlib.errors import InputError
 from paperlib.kernels.dropout import FastDropout
 from paperlib.training import checkpoint
 from paperlib.training.batches import epoch_batches
 from paperlib.training.method import Method
+from paperlib.training.optimizer import adamw
 from paperlib.training.problem import Problem
 
 EVALUATION_BATCH = 64
@@ -24,15 +27,25 @@ EVALUATION_BATCH = 64
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. ``clip_norm`` bounds the global gradient norm; ``warmup_ratio`` is a share of all optimizer steps."""
+    """How to train.
+
+    ``steps``: T, optimizer steps, in place of ``epochs`` unless 0. ``warmup_steps`` stands in place of ``warmup_ratio``, a share of T,
+    unless 0. ``clip_norm`` bounds the global gradient norm. ``decay_towards``, ``layer_decay``, ``layer_decay_form``: see
+    :mod:`paperlib.training.optimizer`.
+    """
 
     epochs: int
     batch_size: int
     learning_rate: float
     seed: int
+    steps: int = 0
     accumulation: int = 1
     warmup_ratio: float = 0.1
+    warmup_steps: int = 0
     weight_decay: float = 0.01
+    decay_towards: str = "zero"
+    layer_decay: float = 1.0
+    layer_decay_form: str = "electra"
     clip_norm: float = 1.0
     precision: str = "auto"
     checkpoint_seconds: float = 30.0
@@ -48,7 +61,15 @@ class Settings:
 
     def total_steps(self, rows: int) -> int:
         """T, optimizer steps of the whole run."""
-        return self.epochs * self.steps_per_epoch(rows)
+        return self.steps or self.epochs * self.steps_per_epoch(rows)
+
+    def warmup(self, rows: int) -> int:
+        """Optimizer steps over which the learning rate rises; InputError if there are no more steps than that."""
+        if self.warmup_steps >= self.total_steps(rows):
+            raise InputError(
+                f"warmup_steps {self.warmup_steps} of {self.total_steps(rows)} steps leave none at the full rate; warm up for fewer"
+            )
+        return self.warmup_steps or math.ceil(self.warmup_ratio * self.total_steps(rows))
 
 
 @dataclass
@@ -111,12 +132,14 @@ class Loop:
         self.resumed = folder is not None and self._load()
         self.schedule = get_linear_schedule_with_warmup(
             self.optimizer,
-            math.ceil(settings.warmup_ratio * self.total_steps),
+            settings.warmup(len(problem.train)),
             self.total_steps,
             last_epoch=self.state["step"] - 1,
         )
         if not self.resumed:
-            method.prepare(problem)
+            # An epoch that training does not see.
+            with self._dropout():
+                method.prepare(problem, self._batches(self.total_steps // self.steps_per_epoch + 1))
 
     def run(self) -> Outcome:
         """Train to the end, test once, and return what was found."""
@@ -153,12 +176,16 @@ class Loop:
         state["step"] = step
 
     def _update(self, step: int) -> bool:
-        """Move the weights, unless the gradient's norm is not finite; whether they moved."""
-        self.method.after_backward(step)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
+        """Move the weights, unless the gradient is not finite; whether they moved."""
+        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = get_total_norm([parameter.grad for parameter in parameters])
         if not torch.isfinite(norm):
             return False
-        self.method.after_clipping(step, self.optimizer)
+        if self.method.after_backward(step):
+            norm = get_total_norm([parameter.grad for parameter in parameters])
+        clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
+        with self._dropout():
+            self.method.after_clipping(step, self.optimizer)
         self.optimizer.step()
         self.method.after_step(step, self.optimizer)
         return True
@@ -171,10 +198,12 @@ class Loop:
 
     def _remaining_of_epoch(self):
         epoch, done = divmod(self.state["step"], self.steps_per_epoch)
-        batches = epoch_batches(self.problem.train.lengths, self.settings.batch_size, self.settings.seed, epoch)
-        size = self.settings.accumulation
+        batches, size = self._batches(epoch), self.settings.accumulation
         steps = [batches[start : start + size] for start in range(0, len(batches), size)]
-        return steps[done:]
+        return steps[done:][: self.total_steps - self.state["step"]]
+
+    def _batches(self, epoch: int) -> list[np.ndarray]:
+        return epoch_batches(self.problem.train.lengths, self.settings.batch_size, self.settings.seed, epoch)
 
     def _end_of_epoch(self) -> None:
         if self.problem.validation is None:
@@ -201,7 +230,7 @@ class Loop:
         return Outcome(
             losses=state["losses"],
             validation=state["validation"],
-            selected_epoch=state["selected_epoch"] or self.settings.epochs,
+            selected_epoch=state["selected_epoch"] or math.ceil(self.total_steps / self.steps_per_epoch),
             skipped_steps=state["skipped"],
             tokens=state["tokens"],
             test=self.problem.evaluate(self.problem.test, scores),
@@ -215,17 +244,3 @@ class Loop:
         state = checkpoint.load(self.folder, self.model, self.optimizer, self.method, self.generator)
         self.state = state or self.state
         return state is not None
-
-
-def adamw(model: torch.nn.Module, settings: Settings) -> torch.optim.AdamW:
-    """AdamW (0.9, 0.999, 1e-8) with decay on all but biases and layer norms, in torch's fused form."""
-    kept = [p for name, p in model.named_parameters() if p.requires_grad and not _undecayed(name)]
-    plain = [p for name, p in model.named_parameters() if p.requires_grad and _undecayed(name)]
-    groups = [{"params": kept, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    for group in groups:
-        group["initial_lr"] = settings.learning_rate
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.learning_rate, eps=1e-8, fused=True)
-
-
-def _undecayed(name: str) -> bool:
-    return name.endswith(".bias") or "LayerNorm" in name or "layer_norm" in name

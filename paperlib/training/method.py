@@ -1,8 +1,9 @@
 """The contract between the training loop and a method: named moments of an optimizer step."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -14,14 +15,18 @@ class Method:
 
     Moments, in order: ``attach`` and ``prepare`` once; then for every optimizer step t = 1..T the micro-batches' ``loss`` inside
     ``forward_weights``, ``after_backward``, [clipping], ``after_clipping``, [optimizer], ``after_step``. State is keyed by parameter
-    name and returned by ``state_dict`` so that a resumed run goes on exactly.
+    name and returned by ``state_dict`` so that a resumed run goes on exactly; random draws come from torch's global generator, which
+    the loop seeds before ``attach`` and keeps in its checkpoints. Within ``prepare`` and ``after_clipping`` dropout on a CPU is the fast one.
     """
 
     def attach(self, model: torch.nn.Module, total_steps: int) -> None:
-        """See the model (parameters by name) and T, before the optimizer exists."""
+        """See the model (parameters by name) and T, before the optimizer exists; called on resume too, with the same weights and draws."""
 
-    def prepare(self, problem: "Problem") -> None:
-        """Work before the first step on a fresh run: a Fisher pass, a re-initialisation. Not called on resume."""
+    def prepare(self, problem: "Problem", batches: list[np.ndarray]) -> None:
+        """Work before the first step of a fresh run, such as a Fisher pass; not called on resume.
+
+        ``batches``: row numbers of one shuffled epoch, in an order of its own.
+        """
 
     def loss(self, problem: "Problem", batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Loss of one micro-batch, a scalar."""
@@ -31,8 +36,9 @@ class Method:
         """Weights the forward passes of step ``step`` see."""
         return nullcontext()
 
-    def after_backward(self, step: int) -> None:
-        """Gradients are accumulated and unscaled, not clipped."""
+    def after_backward(self, step: int) -> bool:
+        """Gradients are accumulated, unscaled and finite, not clipped; whether the method has changed them."""
+        return False
 
     def after_clipping(self, step: int, optimizer: torch.optim.Optimizer) -> None:
         """Last moment before weights and moments change: gradients are as the optimizer will read them."""
@@ -46,3 +52,49 @@ class Method:
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Take back what ``state_dict`` returned."""
+
+
+class Together(Method):
+    """Several methods as one: each moment passes through all of them in order; the loss is the first one's that has its own.
+
+    State names must not collide; every method prefixes its own.
+    """
+
+    def __init__(self, *methods: Method):
+        self.methods = methods
+        self._objective = next((each for each in methods if type(each).loss is not Method.loss), methods[0])
+
+    def attach(self, model: torch.nn.Module, total_steps: int) -> None:
+        for each in self.methods:
+            each.attach(model, total_steps)
+
+    def prepare(self, problem: "Problem", batches: list[np.ndarray]) -> None:
+        for each in self.methods:
+            each.prepare(problem, batches)
+
+    def loss(self, problem: "Problem", batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self._objective.loss(problem, batch)
+
+    def forward_weights(self, step: int) -> AbstractContextManager:
+        contexts = ExitStack()
+        for each in self.methods:
+            contexts.enter_context(each.forward_weights(step))
+        return contexts
+
+    def after_backward(self, step: int) -> bool:
+        return any([each.after_backward(step) for each in self.methods])
+
+    def after_clipping(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        for each in self.methods:
+            each.after_clipping(step, optimizer)
+
+    def after_step(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        for each in self.methods:
+            each.after_step(step, optimizer)
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {name: tensor for each in self.methods for name, tensor in each.state_dict().items()}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        for each in self.methods:
+            each.load_state_dict(state)

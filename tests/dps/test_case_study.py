@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from paperlib.dps.case_study import cases
+from paperlib.dps.case_study import Cases, cases, move
 
 TABLES = hnp.arrays(np.int64, hnp.array_shapes(min_dims=2, max_dims=2, max_side=11), elements=st.integers(0, 1))
 
@@ -44,3 +44,25 @@ def test_the_order_of_restarts_does_not_matter(table):
 def test_restarts_over_different_rows_are_refused(correct):
     with pytest.raises(ValueError):
         cases(correct)
+
+
+@given(table=TABLES)
+def test_a_method_compared_with_itself_moves_no_row(table):
+    found = cases(table.tolist())
+    assert vars(move(found, found)) == {
+        "easy": int(found.easy.sum()),
+        "lost": 0,
+        "hard": int(found.hard.sum()),
+        "solved": 0,
+    }
+
+
+def test_rows_lost_and_solved():
+    """Rows easy -> tied, easy -> easy, hard -> easy, hard -> tied, tied -> easy."""
+    before, after = Cases(np.array([2, 2, 0, 0, 1]), 2), Cases(np.array([1, 2, 2, 1, 2]), 2)
+    assert vars(move(before, after)) == {"easy": 2, "lost": 1, "hard": 2, "solved": 1}
+
+
+def test_moves_need_the_same_rows():
+    with pytest.raises(ValueError, match="the same rows"):
+        move(cases([[1, 0]]), cases([[1]]))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from paperlib.dps import methods
 from paperlib.dps.dense import DPSDense
 from paperlib.errors import InputError
-from paperlib.training import Settings
-from paperlib.training.loop import adamw
+from paperlib.training import Method, Settings
+from paperlib.training.optimizer import adamw
 
 RATE, DECAY, CLIP = 1e-2, 0.1, 1.0
 
@@ -57,6 +57,8 @@ class Driven:
     def step(self, t, given):
         for name, parameter in self.names.items():
             parameter.grad = torch.from_numpy(given[name].copy())
+        with self.method.forward_weights(t):
+            pass
         self.method.after_backward(t)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
         self.method.after_clipping(t, self.optimizer)
@@ -137,7 +139,7 @@ def close(trace, expected):
 def test_the_trace_equals_the_replay(preset, steps, ratio, p, seed, whole):
     """All W, m and v after every step, over whole cycles and cut ones, to 1e-12."""
     given_ = gradients(seed, steps, whole)
-    driven = Driven(methods.method("dps_dense", preset, p, ratio), steps)
+    driven = Driven(methods.build(methods.Choice("dps_dense", preset, p, ratio)), steps)
     keep, freeze = (1 - p, False) if preset == "reference" else (p, True)
     close([driven.step(t, given_[t - 1]) for t in range(1, steps + 1)], Replay(steps, ratio, keep, freeze).run(given_))
 
@@ -233,6 +235,8 @@ def masks_after_stage_one(stage_one, keep=0.5):
     for t, given_ in enumerate([*stage_one, gradients(9, 1)[0]], start=1):
         for name in names:
             names[name].grad = torch.from_numpy(given_[name].copy())
+        with method.forward_weights(t):
+            pass
         method.after_backward(t)
     return {name: mask.numpy() for name, mask in method.mask.items()}, {n: p.grad.numpy() for n, p in names.items()}
 
@@ -279,17 +283,19 @@ def test_with_nothing_but_nan_the_matrix_rests_for_the_stage():
 def test_the_count_is_rounded_up_in_double_precision_as_the_published_code_does():
     """10 * (1 - 0.7) is a little more than 3: four entries are kept."""
     model = torch.nn.Linear(10, 1, bias=False).double()
-    method = methods.method("dps_dense", "reference", 0.7, 0.5)
+    method = methods.build(methods.Choice("dps_dense", "reference", 0.7, 0.5))
     method.attach(model, 2)
     for t in (1, 2):
         model.weight.grad = torch.arange(1.0, 11, dtype=torch.float64)[None]
+        with method.forward_weights(t):
+            pass
         method.after_backward(t)
     assert method.mask["weight"].sum() == 4
 
 
 def test_keeping_everything_is_plain_training():
     given_ = gradients(4, 8)
-    dense, vanilla = Driven(DPSDense(1.0, 0.25, "grad_zero"), 8), Driven(methods.method("vanilla", "paper", 0, 0), 8)
+    dense, vanilla = Driven(DPSDense(1.0, 0.25, "grad_zero"), 8), Driven(Method(), 8)
     for t in range(1, 9):
         ours, plain = dense.step(t, given_[t - 1]), vanilla.step(t, given_[t - 1])
     for name in plain:
@@ -335,7 +341,7 @@ def test_steps_the_loop_skipped_do_no_harm(policy, seen, us):
 
 @pytest.mark.parametrize("keep", [0.0, -0.1, 1.5, float("nan")])
 def test_impossible_fractions_are_refused(keep):
-    with pytest.raises(InputError, match="keep_fraction must lie in"):
+    with pytest.raises(InputError, match="kept share must lie in"):
         DPSDense(keep, 0.1, "freeze")
 
 

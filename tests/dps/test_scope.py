@@ -17,7 +17,38 @@ def test_bert_gives_exactly_its_linear_weights():
     assert set(tracked(model)) == expected | {"bert.pooler.dense.weight", "classifier.weight"}
 
 
-@pytest.mark.parametrize("name", ["tiny-bert", "tiny-t5"])
+ATTENTION = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense")
+DENSE = (*ATTENTION, "intermediate.dense", "output.dense")
+SELF = tuple(f"self_attn.{each}_proj" for each in ("k", "v", "q", "out"))
+CROSS = tuple(f"encoder_attn.{each}_proj" for each in ("k", "v", "q", "out"))
+LAYERS = {
+    "tiny-roberta": {"roberta.encoder.layer": DENSE},
+    "tiny-electra": {"electra.encoder.layer": DENSE},
+    "tiny-deberta": {
+        "deberta.encoder.layer": [f"{each}_proj" if "self" in each else each for each in DENSE],
+    },
+    "tiny-bart": {
+        "model.encoder.layers": (*SELF, "fc1", "fc2"),
+        "model.decoder.layers": (*SELF, *CROSS, "fc1", "fc2"),
+    },
+}
+OTHERS = {
+    "tiny-roberta": {"classifier.dense", "classifier.out_proj"},
+    "tiny-electra": {"electra.embeddings_project", "classifier.dense", "classifier.out_proj"},
+    "tiny-deberta": {"pooler.dense", "classifier"},
+    "tiny-bart": {"classification_head.dense", "classification_head.out_proj"},
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_other_architectures_give_theirs(name):
+    """Projections of embeddings and heads of two layers among them; embeddings of positions relative to one another are embeddings."""
+    expected = {f"{stack}.{i}.{part}" for stack, parts in LAYERS[name].items() for i in (0, 1) for part in parts}
+    found = tracked(backbones.load(name, 2, seed=0).model)
+    assert set(found) == {f"{each}.weight" for each in expected | OTHERS[name]}
+
+
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-bart", "tiny-t5"])
 def test_names_are_the_models_own(name):
     """State keyed by them survives a checkpoint."""
     model = backbones.load(name, 2, seed=0).model

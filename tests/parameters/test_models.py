@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from paperlib import parameters
 from paperlib.errors import InputError
+from paperlib.parameters.runs import METHODS
 
 RUN = "runs/finetune"
 
@@ -57,7 +58,8 @@ def test_a_wrong_type_is_refused_naming_the_key_and_the_value(key, value):
         ("epochs", 0),
         ("batch_size", 0),
         ("train_rows", -1),
-        ("p", 1.0),
+        ("p", -0.1),
+        ("p", 1.1),
         ("update_ratio", 0.0),
         ("learning_rate", 0.0),
         ("warmup_ratio", 1.0),
@@ -67,7 +69,18 @@ def test_a_wrong_type_is_refused_naming_the_key_and_the_value(key, value):
         ("dropout", 1.0),
         ("precision", "fp16"),
         ("protocol", "glue"),
-        ("method", "mixout"),
+        ("preset", "text"),
+        ("selection", "layer"),
+        ("noise", "gaussian"),
+        ("sigma", 0.0),
+        ("strength", -0.1),
+        ("reinit_layers", 0),
+        ("steps", -1),
+        ("warmup_steps", -1),
+        ("decay_towards", "start"),
+        ("layer_decay", 0.0),
+        ("layer_decay", 1.5),
+        ("layer_decay_form", "google"),
         ("source", "disk"),
     ],
 )
@@ -83,6 +96,29 @@ def test_several_mistakes_are_told_at_once():
 def test_an_unknown_task_lists_the_known_ones():
     message = refusal(task="rta")
     assert "unknown task 'rta' (did you mean 'rte'?)" in message and "superglue_rte" in message
+
+
+@pytest.mark.parametrize("method", [*METHODS, "r_dropout+dps_mix", "mixout+re_init", "re_init+r3f+child_tuning_d"])
+def test_methods_are_named_alone_or_joined_across_families(method):
+    assert parameters.resolve(RUN, {"method": method}).method == method
+
+
+@pytest.mark.parametrize(
+    "method, told",
+    [
+        ("dps_mxi", "unknown method 'dps_mxi' (did you mean 'dps_mix'?); known: vanilla, re_init, "),
+        ("r3f+dps-dense", "unknown method 'dps-dense' (did you mean 'dps_dense'?); known: "),
+        ("mixout, r3f", "unknown method 'mixout, r3f'"),
+        ("re_init+", "unknown method ''; known: "),
+        ("mixout+dps_mix", "method 'mixout+dps_mix' joins two weights methods (mixout, dps_mix); keep one of them"),
+        ("r3f+re_init+r_dropout", "joins two objective methods (r3f, r_dropout); keep one of them"),
+        ("re_init+re_init", "joins two start methods (re_init, re_init); keep one of them"),
+        ("vanilla+dps_mix", "method 'vanilla+dps_mix': vanilla adds nothing to another method; leave it out"),
+        ("vanilla+vanilla", "vanilla adds nothing"),
+    ],
+)
+def test_methods_that_are_none_or_do_not_go_together_are_told(method, told):
+    assert told in refusal(method=method)
 
 
 def test_an_unknown_backbone_says_what_can_be_given():
@@ -166,3 +202,32 @@ def test_the_home_folder_may_be_written_as_a_tilde(monkeypatch, tmp_path):
     (tmp_path / "glue").mkdir()
     resolved = parameters.resolve(RUN, {"source": "directory", "data_dir": "~/glue"})
     assert Path(resolved.data_dir) == tmp_path / "glue"
+
+
+@pytest.mark.parametrize(
+    "method, preset, p",
+    [
+        ("mixout", "reference", 1.0),
+        ("dps_dense", "reference", 1.0),
+        ("r_dropout+dps_mix", "reference", 1.0),
+        ("dps_mix", "paper", 0.0),
+        ("child_tuning_d", "reference", 0.0),
+        ("child_tuning_f", "paper", 0.0),
+    ],
+)
+def test_a_p_that_would_train_nothing_is_refused(method, preset, p):
+    with pytest.raises(InputError, match=r"trains the share (1 - )?p; give one (below 1|above 0)"):
+        parameters.resolve(RUN, {"method": method, "preset": preset, "p": p})
+
+
+@pytest.mark.parametrize(
+    "method, preset, p",
+    [
+        ("vanilla", "reference", 1.0),
+        ("child_tuning_d", "reference", 1.0),
+        ("dps_mix", "paper", 1.0),
+        ("mixout", "paper", 0.0),
+    ],
+)
+def test_a_p_that_trains_everything_is_fine(method, preset, p):
+    assert parameters.resolve(RUN, {"method": method, "preset": preset, "p": p}).p == p

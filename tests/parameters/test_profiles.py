@@ -31,6 +31,9 @@ sections:
 """
 
 
+DPS_RECIPES = (paths.PARAMETERS / "recipes" / "dps.yaml").read_bytes()
+
+
 @pytest.fixture
 def write(tmp_path, monkeypatch):
     """Write ``profiles/tiny.yaml`` in a parameters folder of our own, which keeps the real tasks and backbones."""
@@ -56,6 +59,65 @@ def test_a_grid_is_the_full_product_over_its_common_parameters(grid, common):
     assert len(points) == math.prod(len(v) for v in grid.values())
     assert {tuple(point[name] for name in grid) for point in points} == set(product(*grid.values()))
     assert all(point == {**common, **{name: point[name] for name in grid}} for point in points)
+
+
+def test_a_search_comes_before_the_grid_and_recipes_fill_what_nobody_set():
+    """Written in the profile > searched > recipe; the product of both grids, the search's points first."""
+    grid = profiles.Grid(
+        notebook="runs/finetune",
+        parameters={"task": "rte", "epochs": 7},
+        recipes=["dps.bert"],
+        search={"recipes": "dps", "methods": ["child_tuning_d"], "leave_out": {"p": [0.2, 0.3]}},
+        grid={"seed": [0, 1]},
+    )
+    points = grid.points()
+    assert [(p["learning_rate"], p["seed"]) for p in points] == list(product([2e-5, 4e-5, 6e-5, 8e-5, 1e-4], [0, 1]))
+    common = {"method": "child_tuning_d", "p": 0.1, "task": "rte", "epochs": 7, "batch_size": 16, "warmup_ratio": 0.1}
+    assert all(common.items() <= point.items() for point in points)
+
+
+def test_recipes_are_looked_up_by_the_values_of_the_grid():
+    grid = {
+        "notebook": "n",
+        "recipes": ["dps.methods", "dps.electra"],
+        "grid": {"task": ["rte", "cola"], "method": ["mixout", "r3f"]},
+    }
+    points = profiles.Grid(**grid).points()
+    assert [point["epochs"] for point in points] == [10, 10, 3, 3]
+    assert ["p" in point for point in points] == ["strength" not in point for point in points] == [True, False] * 2
+
+
+@pytest.mark.parametrize(
+    "more, told",
+    [
+        ("recipes: [dps.brt]", r"tiny.yaml: unknown recipe 'dps.brt' \(did you mean 'dps.bert'\?\); known: dps.bert"),
+        ("recipes: dps.bert", r"tiny.yaml: sections.*runs\.0\.recipes: .*list"),
+        ("search: {recipes: dsp}", "tiny.yaml: unknown recipes 'dsp'; known: dps"),
+        (
+            "search: {recipes: dps, methods: [mixuot]}",
+            r"tiny.yaml: unknown search 'mixuot' \(did you mean 'mixout'\?\)",
+        ),
+        ("search: {recipes: dps, configurations: -1}", r"tiny.yaml: sections.*search\.configurations: .*got -1"),
+        ("search: {recipes: dps, seeds: 3}", r"tiny.yaml: unknown parameter .*search\.seeds"),
+    ],
+)
+def test_a_mistaken_recipe_or_search_is_told_with_its_place(write, more, told, tmp_path):
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "dps.yaml").write_bytes(DPS_RECIPES)
+    write(TINY.replace("        grid: {method", f"        {more}\n        grid: {{method"))
+    with pytest.raises(InputError, match=told) as error:
+        profiles.load("tiny")
+    assert "\n" not in str(error.value)
+
+
+def test_a_recipe_without_a_row_for_a_run_is_told_before_anything_runs(write, tmp_path):
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "dps.yaml").write_bytes(DPS_RECIPES)
+    write(TINY.replace("        grid: {method", "        recipes: [dps.electra]\n        grid: {task: [wic], method"))
+    with pytest.raises(
+        InputError, match="recipe 'dps.electra' has no row for task 'wic'; it has: rte, mrpc, stsb, cola"
+    ):
+        profiles.run_jobs("tiny", "dps/a_case_study", {})
 
 
 def test_jobs_come_in_the_profiles_order(write):

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from paperlib.training import Method, checkpoint
-from paperlib.training.loop import adamw
+from paperlib.training.optimizer import adamw
 
 STATE = {"step": 3, "losses": [0.1, float("nan"), 1 / 3], "validation": [{"accuracy": 0.7}], "tokens": 10**12}
 

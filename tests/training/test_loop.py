@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from paperlib import tasks
 from paperlib.dps.dense import DPSDense
+from paperlib.errors import InputError
 from paperlib.training import Loop, Method, Outcome
 from paperlib.training.batches import epoch_batches
 
@@ -128,6 +129,95 @@ def test_accumulation_equals_the_big_batch(make_problem, make_settings, task, ba
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
 
 
+# --- steps in place of epochs, and warm-up
+
+
+class Rows(Method):
+    """Keeps the rows of every micro-batch, told by their labels and ids, and of the epoch it prepared on."""
+
+    def __init__(self):
+        self.seen = []
+
+    def prepare(self, problem, batches):
+        self.prepared = [batch.tolist() for batch in batches]
+
+    def loss(self, problem, batch):
+        self.seen.append({name: tensor.tolist() for name, tensor in batch.items()})
+        return super().loss(problem, batch)
+
+
+def seen_rows(problem, told, folder=None):
+    method = Rows()
+    loop = Loop(problem, method, told, folder)
+    return loop, loop.run(), method
+
+
+@pytest.mark.parametrize("accumulation, steps", [(1, 1), (1, 4), (1, 7), (2, 3), (2, 5)])
+def test_steps_are_a_beginning_of_the_epochs(make_problem, make_settings, accumulation, steps):
+    """Ten rows in batches of 4: 3 steps an epoch, or 2. ``epochs`` counts no more, be it too few or too many."""
+    told = make_settings(epochs=1, steps=steps, accumulation=accumulation)
+    loop, outcome, cut = seen_rows(make_problem(), told)
+    *_, whole = seen_rows(make_problem(), make_settings(epochs=4, accumulation=accumulation))
+    assert loop.total_steps == len(outcome.losses) == steps == told.total_steps(10)
+    per_epoch = told.steps_per_epoch(10)
+    done, rest = divmod(steps, per_epoch)
+    micro_batches = 3 * done + rest * accumulation
+    assert cut.seen == whole.seen[:micro_batches] and len(cut.seen) == micro_batches
+    assert outcome.selected_epoch == math.ceil(steps / per_epoch)
+
+
+def test_the_epoch_prepared_on_is_none_that_training_sees(make_problem, make_settings):
+    for changed in ({"steps": 7}, {"steps": 6}, {"epochs": 2}):
+        told = make_settings(**changed)
+        problem = make_problem()
+        *_, method = seen_rows(problem, told)
+        lengths = problem.train.lengths
+        trained = [
+            [batch.tolist() for batch in epoch_batches(lengths, 4, told.seed, epoch)]
+            for epoch in range(math.ceil(told.total_steps(10) / 3))
+        ]
+        assert sorted(sum(method.prepared, [])) == list(range(10)) and method.prepared not in trained
+
+
+def test_a_cut_epoch_is_validated_at_its_end(make_problem, make_settings, tmp_path):
+    _, outcome, _ = seen_rows(make_problem(validation=4), make_settings(steps=4), tmp_path)
+    assert len(outcome.validation) == 2 and outcome.selected_epoch in (1, 2)
+
+
+@pytest.mark.parametrize(
+    "changed, factors",
+    [
+        ({"steps": 5, "warmup_steps": 2}, [0, 1 / 2, 1, 2 / 3, 1 / 3]),
+        ({"steps": 4, "warmup_ratio": 0.5}, [0, 1 / 2, 1, 1 / 2]),
+        ({"steps": 4, "warmup_ratio": 0.5, "warmup_steps": 1}, [0, 1, 2 / 3, 1 / 3]),
+        ({"epochs": 2, "warmup_steps": 4}, [0, 1 / 4, 2 / 4, 3 / 4, 1, 1 / 2]),
+        ({"epochs": 2, "warmup_ratio": 0.4}, [0, 1 / 3, 2 / 3, 1, 2 / 3, 1 / 3]),
+        ({"steps": 2, "warmup_ratio": 0.0}, [1, 1 / 2]),
+    ],
+)
+def test_the_rate_rises_for_the_warm_up_and_falls_to_zero_at_the_last_step(
+    make_problem, make_settings, changed, factors
+):
+    class Rates(Method):
+        def __init__(self):
+            self.seen = []
+
+        def after_step(self, step, optimizer):
+            self.seen.append(optimizer.param_groups[0]["lr"] / 1e-3)
+
+    method = Rates()
+    loop = Loop(make_problem(), method, make_settings(**changed))
+    loop.run()
+    assert method.seen == pytest.approx(factors)
+    assert loop.schedule.get_last_lr()[0] == 0
+
+
+def test_dps_keeps_its_clock_by_the_steps_given(make_problem, make_settings):
+    method = DPSDense(0.5, 0.5, "grad_zero")
+    Loop(make_problem(), method, make_settings(epochs=9, steps=4)).run()
+    assert (method.clock.total_steps, method.clock.stage_steps) == (4, 2)
+
+
 # --- determinism
 
 
@@ -231,6 +321,27 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(
     assert outcome.results(problem) == results
     np.testing.assert_array_equal(outcome.scores, scores)
     assert same(weights(problem), final)
+
+
+@pytest.mark.parametrize("kill", [1, 4, 5, 6])
+def test_a_run_of_so_many_steps_goes_on_too(make_problem, make_settings, tmp_path, kill):
+    """Six steps, four to an epoch: killed in the first epoch, at its ends, and in the half one; two warm-up steps."""
+
+    def run(checkpoint_seconds, dies=None):
+        problem, told = resumable(make_problem, make_settings, False, checkpoint_seconds)
+        method = Method()
+        if dies:
+            method.after_step = dying(method.after_step, dies)
+        return Loop(problem, method, replace(told, steps=6, warmup_steps=2), tmp_path)
+
+    whole = run(1e9)
+    losses = whole.run().losses
+    with pytest.raises(Killed):
+        run(-1.0, kill).run()
+    resumed = run(1e9)
+    assert resumed.state["step"] == kill - 1
+    assert resumed.run().losses == losses and len(losses) == 6
+    assert same(weights(resumed.problem), weights(whole.problem))
 
 
 def test_a_resumed_run_does_not_start_over(make_problem, make_settings, tmp_path):
@@ -363,12 +474,13 @@ def test_dps_accumulates_before_clipping_and_clips_after_masking(make_problem, m
     class Witness(DPSDense):
         def after_backward(self, step):
             raw = {name: weight.grad.clone() for name, weight in self.weights.items()}
-            super().after_backward(step)
+            changed = super().after_backward(step)
             for name, gradient in raw.items():
                 if step == 1:
                     torch.testing.assert_close(self.gam[name], gradient**2)
                 else:
                     assert torch.equal(self.weights[name].grad, gradient * self.mask[name])
+            return changed
 
         def after_clipping(self, step, optimizer):
             grads = [p.grad.double().square().sum() for group in optimizer.param_groups for p in group["params"]]
@@ -426,20 +538,28 @@ def test_a_loss_that_is_not_finite_skips_the_step_and_is_counted(make_problem, m
     assert np.isfinite(outcome.scores).all()
 
 
-class Spoiling(Method):
-    """Puts one gradient entry that is not finite into step 2."""
+class Spoiling(DPSDense):
+    """One gradient entry of step 2 overflows."""
 
     def attach(self, model, total_steps):
-        self.weight = model.classifier.weight
+        super().attach(model, total_steps)
+        model.classifier.weight.register_hook(self._spoiled)
+
+    def forward_weights(self, step):
+        self.step = step
+        return super().forward_weights(step)
+
+    def _spoiled(self, gradient):
+        return torch.full_like(gradient, math.inf) if self.step == 2 else gradient
 
     def after_backward(self, step):
-        if step == 2:
-            self.weight.grad.view(-1)[0] = math.inf
+        assert step != 2, "no method sees such a gradient"
+        return super().after_backward(step)
 
 
 def test_a_gradient_that_is_not_finite_skips_the_step_and_a_record_can_hold_what_came_out(make_problem, make_settings):
     problem = make_problem()
-    outcome = Loop(problem, Spoiling(), make_settings()).run()
+    outcome = Loop(problem, Spoiling(0.5, 0.5, "grad_zero"), make_settings()).run()
     assert outcome.skipped_steps == 1
     assert np.isfinite(outcome.scores).all()
     lossless = Loop(make_problem(), Failing({2}, math.nan), make_settings()).run().results(problem)
@@ -508,3 +628,8 @@ def test_correct_is_per_row_in_the_splits_order(make_problem):
 def test_scores_of_no_class_are_neither_right_nor_degenerate(make_problem):
     results = outcome_of([[3.0]] * 4).results(make_problem("stsb", test=4))
     assert results["correct"] is None and results["degenerate"] is False
+
+
+def test_a_warm_up_longer_than_the_training_is_refused(make_settings):
+    with pytest.raises(InputError, match="warmup_steps 6 of 6 steps leave none at the full rate"):
+        make_settings(warmup_steps=6).warmup(10)

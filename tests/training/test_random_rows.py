@@ -1,0 +1,22 @@
+"""Problems of random tokens: what every head needs of a row."""
+
+import numpy as np
+import pytest
+
+from paperlib import backbones
+from paperlib.training.random_rows import RandomRows
+
+
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-roberta", "tiny-electra", "tiny-deberta", "tiny-bart"])
+def test_every_encoder_with_a_head_scores_random_rows(name):
+    """Enough of them that any id turns up: BART's head takes no row with an end of sentence too many."""
+    problem = RandomRows.draw(backbones.load(name, 2, seed=0), 300, 500, seed=0)
+    batch = problem.batch(problem.train, np.arange(300))
+    assert batch["input_ids"].shape == (300, 500)
+    if name == "tiny-bart":
+        ends = batch["input_ids"] == problem.model.config.eos_token_id
+        assert ends[:, -1].all() and int(ends.sum()) == 300
+    else:
+        assert (batch["input_ids"] == 102).any()
+    few = {key: tensor[:2] for key, tensor in batch.items()}
+    assert problem.logits(few).isfinite().all()
