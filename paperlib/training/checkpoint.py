@@ -22,8 +22,8 @@ def save(
     generator: np.random.Generator,
     state: dict[str, Any],
 ) -> None:
-    """Write weights, moments, method state and both random generators; ``state`` is the loop's own, plain JSON."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
+    """Write trainable weights, moments, method state and both random generators; ``state`` is the loop's own, plain JSON."""
+    names = {parameter: name for name, parameter in _trainable(model).items()}
     tensors = {f"model.{name}": parameter.detach() for parameter, name in names.items()}
     for parameter, moments in optimizer.state.items():
         tensors |= {f"optimizer.{names[parameter]}.{key}": value for key, value in moments.items()}
@@ -50,7 +50,7 @@ def load(
     with safe_open(path, "pt") as file:
         text = file.metadata()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in _trainable(model).items():
             parameter.copy_(tensors[f"model.{name}"])
             # The step counter is a tensor too, and the fused optimizer wants it beside the parameter.
             moments = {key: tensors.get(f"optimizer.{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
@@ -67,14 +67,14 @@ def load(
 
 def save_best(folder: Path, model: torch.nn.Module) -> None:
     """Keep the weights that did best on validation so far."""
-    _write(folder / BEST, {name: parameter.detach() for name, parameter in model.named_parameters()}, {})
+    _write(folder / BEST, {name: parameter.detach() for name, parameter in _trainable(model).items()}, {})
 
 
 def load_best(folder: Path, model: torch.nn.Module) -> None:
     """Take back the weights that did best on validation."""
     tensors = load_file(folder / BEST)
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in _trainable(model).items():
             parameter.copy_(tensors[name])
 
 
@@ -82,6 +82,11 @@ def clear(folder: Path) -> None:
     """Remove what a finished run no longer needs."""
     for name in (NAME, BEST):
         (folder / name).unlink(missing_ok=True)
+
+
+def _trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Frozen weights never change: whoever resumes has loaded them again."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def _write(path: Path, tensors: dict[str, torch.Tensor], text: dict[str, str]) -> None:

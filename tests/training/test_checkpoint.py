@@ -143,3 +143,20 @@ def test_clearing_removes_both_files_and_nothing_else(train, tmp_path):
     for _ in range(2):
         checkpoint.clear(tmp_path)
         assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_frozen_weights_are_not_written_and_stay_as_the_reader_loaded_them(train, tmp_path):
+    one, other = train(0), train(1)
+    for training in (one, other):
+        training.model[0].requires_grad_(False)
+        training.optimizer = torch.optim.AdamW([p for p in training.model.parameters() if p.requires_grad])
+    one.step()
+    before = other.model[0].weight.clone()
+    checkpoint.save(tmp_path, *one.parts, STATE)
+    checkpoint.save_best(tmp_path, one.model)
+    assert not [
+        name for file in (checkpoint.NAME, checkpoint.BEST) for name in load_file(tmp_path / file) if "0." in name[:8]
+    ]
+    checkpoint.load(tmp_path, *other.parts)
+    checkpoint.load_best(tmp_path, other.model)
+    assert torch.equal(other.model[0].weight, before) and torch.equal(other.model[2].weight, one.model[2].weight)

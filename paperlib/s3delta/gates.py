@@ -1,0 +1,124 @@
+"""Gates: structural logits alpha become probabilities p under a budget, and probabilities become gates z (eqs. 23, 27 and 28).
+
+K modules; module i has n_i trainable scalars (``sizes``) and the logit alpha_i; B is the budget in scalars, N the sum of all n_i, tau and beta
+are the temperatures of the shifted sigmoid and of the binary concrete distribution. Everything is computed in float64 and in
+log-odds, where nothing overflows, and on the device of alpha, which is never asked for a value.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from paperlib.errors import InputError
+
+# Cutting the bracket in 16 twenty times leaves a 2**-80th of it: less than rounding for any logits below 1e7 tau.
+SECTIONS, PASSES = 16, 20
+TINY = torch.finfo(torch.float64).tiny
+
+
+def budget_shift(alpha: torch.Tensor, sizes: torch.Tensor, budget: float, tau: float) -> torch.Tensor:
+    """zeta, the root of sum_i n_i sigmoid((alpha_i - zeta) / tau) = B, by bracketed section; a float64 scalar without gradient.
+
+    ``alpha``, ``sizes``: (K,), one device. With c = tau logit(B / N) the root lies in [min alpha - c, max alpha - c]. Where the sum
+    is B, to rounding, over an interval (logits far apart), zeta is its right end. 0 < B < N is the caller's to ensure.
+    """
+    x = alpha.detach().double() / tau
+    n = sizes.double()
+    # c / tau in a form that does not round B / N to 1.
+    low, width = x.amin() - torch.log(budget / (n.sum() - budget)), x.amax() - x.amin()
+    cuts = torch.arange(1, SECTIONS, dtype=x.dtype, device=x.device) / SECTIONS
+    for _ in range(PASSES):
+        spent = torch.sigmoid(x - (low + width * cuts)[:, None]) @ n
+        low = low + width * ((spent >= budget).sum() / SECTIONS)
+        width = width / SECTIONS
+    return low * tau
+
+
+def relaxed(log_odds: torch.Tensor, beta: float, u: torch.Tensor) -> torch.Tensor:
+    """Draws of the binary concrete distribution (eq. 23): z~ = sigmoid((logit u + logit p) / beta).
+
+    ``log_odds``: logit p, (K,). ``u``: uniform draws in [0, 1] that broadcast with it, held one rounding step away from 0 and 1.
+    :func:`paperlib.s3delta.concrete.sample` without its checks, and exact for p near 1.
+    """
+    return torch.sigmoid((torch.logit(u, eps=torch.finfo(u.dtype).eps) + log_odds) / beta)
+
+
+@dataclass(frozen=True, eq=False)
+class Gates:
+    """How logits become gates.
+
+    ``sizes``: int64 (K,), n_i. ``budget``: B in scalars, at least the smallest n_i and less than N. ``gradient``: what p passes back to alpha:
+    "local" (eq. 29), zeta held; "global" (eqs. 30 to 34), p = lambda p~ with lambda = sg[sum p~] / sum p~ of value 1, zeta held; "implicit",
+    zeta differentiated. ``hard``: gates of 0 and 1 with a straight-through gradient.
+    InputError: a budget, temperature or gradient out of range.
+    """
+
+    sizes: torch.Tensor
+    budget: float
+    tau: float = 1.0
+    beta: float = 1.0
+    gradient: str = "global"
+    hard: bool = False
+
+    def __post_init__(self):
+        if self.gradient not in _FORMS:
+            raise InputError(f"unknown structural gradient {self.gradient!r}; known: {', '.join(_FORMS)}")
+        for name, value in (("tau", self.tau), ("beta", self.beta)):
+            if not (math.isfinite(value) and value > 0):
+                raise InputError(f"the temperature {name} must be a finite number above 0, got {value:g}")
+        smallest, total = int(self.sizes.min()), int(self.sizes.sum())
+        if not smallest <= self.budget < total:
+            raise InputError(
+                f"a budget of {self.budget:g} scalars; give at least {smallest}, the smallest module, "
+                f"and less than {total}, all modules together"
+            )
+
+    def log_odds(self, alpha: torch.Tensor) -> torch.Tensor:
+        """logit p, float64 (K,), of ``alpha`` (K,); zeta is solved anew."""
+        alpha = alpha.double()
+        zeta = budget_shift(alpha, self.sizes, self.budget, self.tau)
+        return _FORMS[self.gradient](alpha, zeta, self.tau, self.sizes)
+
+    def p(self, alpha: torch.Tensor) -> torch.Tensor:
+        """Probabilities, float64 (K,): sum_i n_i p_i = B."""
+        return torch.sigmoid(self.log_odds(alpha))
+
+    def sample(self, alpha: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        """Gates z of the uniform draws ``u`` (K,): z~ itself, or 1 where z~ >= 1/2 and 0 elsewhere if ``hard``.
+
+        A hard gate that is on passes the gradient of its z~, one that is off none. Where every gate would be 0 the one
+        of the largest p is on.
+        """
+        log_odds = self.log_odds(alpha)
+        soft = relaxed(log_odds, self.beta, u)
+        on = 1 + (soft - soft.detach())
+        z = torch.where(soft >= 0.5, on, 0.0) if self.hard else soft
+        likeliest = torch.arange(len(z), device=z.device) == log_odds.argmax()
+        return torch.where((z == 0).all() & likeliest, on, z)
+
+    def draw(self, alpha: torch.Tensor) -> torch.Tensor:
+        """Gates of fresh uniform draws from torch's global generator of alpha's device."""
+        return self.sample(alpha, torch.rand(len(alpha), dtype=torch.float64, device=alpha.device))
+
+
+def _local(alpha, zeta, tau, sizes):
+    return (alpha - zeta) / tau
+
+
+def _global(alpha, zeta, tau, sizes):
+    """d logit p = d logit p~ - d log(sum p~) / (1 - p~): the form of eq. 32 in log-odds; the second term's value is 0."""
+    log_odds = _local(alpha, zeta, tau, sizes)
+    log_sum = torch.sigmoid(log_odds).sum().log()
+    return log_odds - (log_sum - log_sum.detach()) / torch.sigmoid(-log_odds.detach()).clamp(min=TINY)
+
+
+def _implicit(alpha, zeta, tau, sizes):
+    """zeta with its derivative dzeta/dalpha_k = n_k s_k / sum_j n_j s_j, s = p (1 - p) / tau, and its value as it was."""
+    held = alpha.detach()
+    log_odds = _local(held, zeta, tau, sizes)
+    slope = sizes * torch.sigmoid(log_odds) * torch.sigmoid(-log_odds)
+    return _local(alpha, zeta + slope @ (alpha - held) / slope.sum().clamp(min=TINY), tau, sizes)
+
+
+_FORMS = {"local": _local, "global": _global, "implicit": _implicit}

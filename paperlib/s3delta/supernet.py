@@ -1,0 +1,200 @@
+"""A frozen model that carries delta modules, each behind a gate."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from paperlib.errors import InputError
+from paperlib.kernels.low_rank import low_rank_linear
+from paperlib.s3delta.deltas import Delta, LoRA
+from paperlib.s3delta.positions import Position
+
+PREFIX = "delta_"
+
+
+class Supernet:
+    """``model``, in place, with one fresh delta module at every one of ``positions``.
+
+    All of the model is frozen but its task head. Delta modules are submodules of their hosts, ``<path>.delta_<type>``, so the model's own
+    ``named_parameters`` shows them. Outside :meth:`gated` every gate is 1 and nothing is multiplied.
+    Within a place the parallel deltas are added first; all sequential ones read that sum, H', and are added to it.
+    InputError: no positions, or a model that carries deltas at one of them already.
+
+    ``positions``, ``names``, ``deltas`` (a ModuleList), ``sizes`` (n_i, int64 on the model's device): one entry per module, in one order.
+    ``head``: name -> parameter of the task head, trained but never counted in ``sizes``.
+    """
+
+    def __init__(self, model: nn.Module, positions: Sequence[Position]):
+        if not positions:
+            raise InputError("a supernet needs at least one delta position")
+        self.model, self.positions = model, list(positions)
+        self.names = [position.name for position in self.positions]
+        self.head = head(model)
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        for parameter in self.head.values():
+            parameter.requires_grad_(True)
+        self.deltas = nn.ModuleList(position.delta(model) for position in self.positions)
+        self.sizes = torch.tensor([d.numel for d in self.deltas], device=next(model.parameters()).device)
+        self._gates: torch.Tensor | None = None
+        self._gated: list[list[torch.Tensor]] | None = None
+        self._groups = _groups(self.deltas, self.sizes.device)
+        self._handles = [model.register_forward_pre_hook(self._forget)]
+        self._place()
+
+    @property
+    def numel(self) -> int:
+        """Trainable scalars of all delta modules, the head not among them."""
+        return sum(delta.numel for delta in self.deltas)
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All that is trained: the delta modules' parameters in order, then the head's."""
+        return [*self.deltas.parameters(), *self.head.values()]
+
+    @contextmanager
+    def gated(self, z: torch.Tensor) -> Iterator[None]:
+        """Within this context delta i counts z_i-fold; ``z``: (K,) on the model's device, differentiable.
+
+        The gates are read anew by every forward pass of the model, which may follow a change of the parameters. With all gates 0 the model
+        computes what it computes without deltas, bit for bit.
+        """
+        if z.shape != self.sizes.shape:
+            raise ValueError(f"gates of shape {tuple(z.shape)} for {len(self.sizes)} delta modules")
+        if self._groups[0].indices.device != z.device:
+            self._groups = _groups(self.deltas, z.device)
+        before, self._gates, self._gated = self._gates, z, None
+        try:
+            yield
+        finally:
+            self._gates, self._gated = before, None
+
+    def remove(self) -> None:
+        """Take all delta modules out of the model again; what was frozen stays frozen."""
+        for handle in self._handles:
+            handle.remove()
+        for position in self.positions:
+            host = self.model.get_submodule(position.path)
+            delattr(host, PREFIX + position.type)
+            host.__dict__.pop("forward", None)
+
+    def _place(self) -> None:
+        hosts: dict[nn.Module, list[int]] = {}
+        for index, position in enumerate(self.positions):
+            module = self.model.get_submodule(position.path)
+            if hasattr(module, PREFIX + position.type):
+                raise InputError(f"the model carries a delta at {position.name} already; load a fresh backbone")
+            module.add_module(PREFIX + position.type, self.deltas[index])
+            hosts.setdefault(module, []).append(index)
+        for module, indices in hosts.items():
+            self._hook(module, indices)
+
+    def _hook(self, module: nn.Module, indices: list[int]) -> None:
+        """Deltas that shift a parameter of the host do so before it computes, LoRA computes with it; both give H'. The others read it."""
+        shifting = [i for i in indices if self._shifts(module, i, indices)]
+        within = [i for i in indices if isinstance(self.deltas[i], LoRA)]
+        added = [i for i in indices if i not in shifting + within]
+
+        def before(host, inputs):
+            # An attribute of the instance hides the parameter of that name, which stays where it is.
+            for i in shifting:
+                name = self.deltas[i].shifts
+                host.__dict__[name] = getattr(host, name) + self._outer(i)[0]
+
+        def after(host, inputs, output):
+            for i in shifting:
+                host.__dict__.pop(self.deltas[i].shifts, None)
+            if output is None or not added:  # None: the host has raised
+                return None
+            several = isinstance(output, tuple)
+            hidden = output[0] if several else output
+            hidden = self._plus(added, hidden)
+            return (hidden, *output[1:]) if several else hidden
+
+        for i in within:
+            module.forward = partial(self._linear, module, i)
+        if shifting:
+            self._handles.append(module.register_forward_pre_hook(before))
+        self._handles.append(module.register_forward_hook(after, always_call=True))
+
+    def _linear(self, host: nn.Linear, i: int, x: torch.Tensor) -> torch.Tensor:
+        """What the linear map computes with its LoRA."""
+        return low_rank_linear(x, host.weight, host.bias, self.deltas[i].A, *self._outer(i))
+
+    def _shifts(self, module: nn.Module, i: int, beside: list[int]) -> bool:
+        """Not where another sequential delta is to read H' without the shift."""
+        name = self.deltas[i].shifts
+        alone = all(j == i or self.positions[j].parallel for j in beside)
+        return name is not None and getattr(module, name, None) is not None and (self.positions[i].parallel or alone)
+
+    def _plus(self, sequential: list[int], read: torch.Tensor) -> torch.Tensor:
+        """H' and what the deltas say of it; under autocast parameters are wider than hidden states, which keep their type."""
+        hidden = read
+        for i in sequential:
+            hidden = hidden + self.deltas[i].map(read, *self._outer(i)).to(read.dtype)
+        return hidden
+
+    def _outer(self, i: int) -> list[torch.Tensor]:
+        """Outer parameters of delta i, scaled and gated."""
+        if self._gates is None:
+            return [self.deltas[i].scale * parameter for parameter in self.deltas[i].outer_parameters()]
+        if self._gated is None:
+            self._gated = self._multiplied(self._gates)
+        return self._gated[i]
+
+    def _multiplied(self, z: torch.Tensor) -> list[list[torch.Tensor]]:
+        """All outer parameters times scale and gate: one product per shape, however many modules there are."""
+        gated: list[list[torch.Tensor]] = [[None] * len(delta.outer) for delta in self.deltas]
+        for members, indices, scales in self._groups:
+            stacked = torch.stack([self.deltas[i].outer_parameters()[slot] for i, slot in members])
+            factors = (z[indices] * scales).to(stacked.dtype)
+            products = stacked * factors.view(-1, *[1] * (stacked.dim() - 1))
+            for (i, slot), product in zip(members, products.unbind(), strict=True):
+                gated[i][slot] = product
+        return gated
+
+    def _forget(self, model, inputs) -> None:
+        self._gated = None
+
+
+def head(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Name -> parameter of the task head: all that lies outside the pre-trained body. A text-to-text model has none.
+
+    BERT's pooler is part of its body: pre-trained, frozen, and counted with the backbone.
+    """
+    inside = {*model.base_model.parameters()}
+    output = model.get_output_embeddings()
+    inside |= {*output.parameters()} if output is not None else set()
+    return {name: parameter for name, parameter in model.named_parameters() if parameter not in inside}
+
+
+def backbone_size(model: nn.Module) -> int:
+    """Parameters of the pre-trained model: shared ones once, neither the task head nor delta modules."""
+    outside = {*head(model).values()}
+    return sum(p.numel() for name, p in model.named_parameters() if p not in outside and f".{PREFIX}" not in name)
+
+
+class _Group(NamedTuple):
+    """Outer parameters of one shape: ``(module, slot)`` of each, the modules as a tensor, and their scales."""
+
+    members: list[tuple[int, int]]
+    indices: torch.Tensor
+    scales: torch.Tensor
+
+
+def _groups(deltas: Sequence[Delta], device: torch.device) -> list[_Group]:
+    shapes: dict[torch.Size, list[tuple[int, int]]] = {}
+    for i, delta in enumerate(deltas):
+        for slot, parameter in enumerate(delta.outer_parameters()):
+            shapes.setdefault(parameter.shape, []).append((i, slot))
+    return [
+        _Group(
+            members,
+            torch.tensor([i for i, _ in members], device=device),
+            torch.tensor([deltas[i].scale for i, _ in members], device=device),
+        )
+        for members in shapes.values()
+    ]
