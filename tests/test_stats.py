@@ -201,3 +201,7 @@ def test_the_sign_test_counts_splits_at_least_as_uneven(gained, lost):
     n = gained + lost
     uneven = [k for k in range(n + 1) if abs(k - n / 2) >= abs(gained - n / 2)]
     assert stats.sign_test(gained, lost) == pytest.approx(sum(math.comb(n, k) for k in uneven) / 2**n)
+
+
+def test_a_single_pair_says_nothing():
+    assert stats.paired_permutation([1.0], [0.0]) == 1
