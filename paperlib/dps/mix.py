@@ -17,7 +17,8 @@ class DPSMix(Subnetwork):
     steps, FAM taken as 1 where it is 0. Stage II: forward passes see the snapshot Ws of W at the stage's beginning and, on the chosen entries,
     Ws + (W - Ws) / keep_fraction (``rescale``) or W; the gradient is g on them.
 
-    Keeps per tracked weight W0 and GAM in stage I, W0, Ws and the mask in stage II: at most 9 bytes; and one count per column.
+    Keeps per tracked weight W0 and GAM in stage I, W0, Ws and the mask in stage II: at most 9 bytes; and one count per column. Frozen
+    weights are their own snapshot: without rescaling there is none.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class DPSMix(Subnetwork):
             if self._drawn[0] != step:
                 self._drawn = step, self._draw()
             return MixedWeights(self._names, self._noised)
-        return MixedWeights({self.weights[name]: name for name in self.mask}, self._chosen)
+        return MixedWeights({self.weights[name]: name for name in self.snapshot}, self._chosen)
 
     def _noised(self, name: str) -> Mix:
         return Mix(self.start[name], self._drawn[1][name], 1 / self.keep_fraction, 1.0)
@@ -90,6 +91,7 @@ class DPSMix(Subnetwork):
 
     def _choose(self) -> None:
         super()._choose()
-        self.snapshot.update({name: self.weights[name].detach().clone() for name in self.mask})
+        if self.rescale or self.masked_policy == "grad_zero":
+            self.snapshot.update({name: self.weights[name].detach().clone() for name in self.mask})
         if not self.reference_dtypes:
             self.fam.clear()

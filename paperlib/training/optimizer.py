@@ -12,7 +12,7 @@ from paperlib.errors import InputError
 if TYPE_CHECKING:
     from paperlib.training.loop import Settings
 
-# Powers of the decay that a layer's depth below the head does not count by itself: (top layer, embeddings beyond the bottom layer).
+# The power of the decay at the top layer; every layer below has one more, the embeddings one more than the bottom layer.
 FORMS = {"electra": 2, "revisit": 1}
 
 

@@ -62,6 +62,12 @@ def test_bytes_per_tracked_weight(make_problem, make_settings, method, lean, pub
     assert published - 0.05 <= theirs <= published + SMALL
 
 
+def test_frozen_weights_need_no_snapshot(make_problem, make_settings):
+    """Preset paper: W0 and GAM in stage I, W0 and the mask in stage II."""
+    found = peak(make_problem, make_settings, Choice("dps_mix", preset="paper", p=0.3, update_ratio=0.2))
+    assert 8 <= found <= 8 + SMALL
+
+
 @pytest.mark.parametrize("method", ["r3f", "r_dropout", "child_tuning_f", "re_init"])
 def test_the_others_keep_nothing(make_problem, make_settings, method):
     assert peak(make_problem, make_settings, Choice(method, p=0.5)) == 0
