@@ -4,7 +4,7 @@ import json
 import sys
 
 with open(config["jobs"], encoding="utf-8") as file:
-    JOBS = json.load(file)  # record path -> {"notebook", "parameters", "threads"}
+    JOBS = json.load(file)  # record path -> {"notebook", "parameters", "threads", "after": records it reads}
 
 def job(wildcards):
     return JOBS[f"{wildcards.folder}/record.json"]
@@ -13,6 +13,7 @@ rule all:
     input: list(JOBS)
 
 rule notebook:
+    input: lambda wildcards: job(wildcards)["after"]
     output: "{folder}/record.json"
     log: "{folder}/log.txt"
     threads: lambda wildcards: job(wildcards)["threads"]

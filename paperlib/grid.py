@@ -80,7 +80,10 @@ def _execute(wanted: dict[Path, profiles.Job], cores: int, threads: int, setting
     for path in missing:
         path.unlink(missing_ok=True)
     listing = {
-        str(path): {"notebook": job.notebook, "parameters": job.parameters, "threads": threads}
+        str(path): {
+            **{"notebook": job.notebook, "parameters": job.parameters, "threads": threads},
+            "after": [str(each) for each in records.behind(job.notebook, job.parameters) if each in missing],
+        }
         for path, job in missing.items()
     }
     with (

@@ -31,9 +31,10 @@ class Plan:
         return profiles.run_jobs(self.profile, section, self.overrides)
 
     def runs(self, sections: list[str]) -> dict[Path, profiles.Job]:
-        """Record path -> run, for all runs of these sections; a run two sections share comes once."""
-        jobs = (job for section in sections for job in self.run_jobs(section))
-        return {record_path(job): job for job in jobs}
+        """Record path -> run, for all runs of these sections and those they read; a run two sections share comes once."""
+        wanted = [job for section in sections for job in self.run_jobs(section)]
+        read = [each for job in wanted for each in records.jobs_behind(job.notebook, job.parameters)]
+        return {record_path(job): job for job in [*read, *wanted]}
 
     def pages(self, sections: list[str]) -> dict[Path, profiles.Job]:
         """Record path -> section notebook."""

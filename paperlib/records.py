@@ -18,10 +18,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from paperlib import code, paths
 from paperlib.errors import InputError
-from paperlib.parameters import MODELS, Parameters, profiles, validated
+from paperlib.parameters import MODELS, Parameters, profiles, searches, validated
 from paperlib.parameters.cells import notebook_path
 
-NAMING = ("task", "method", "seed", "backbone", "source")
+NAMING = ("task", "method", "placement", "seed", "backbone", "source")
 VERSIONED = ("torch", "transformers", "datasets", "numpy", "scikit-learn", "scipy", "papermill")
 
 
@@ -49,7 +49,7 @@ def path_of(notebook: str, parameters: dict[str, Any]) -> Path:
     key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
     readable = [
         str(parameters[name]).rstrip("/").rpartition("/")[2]
-        for name in ("profile", "task", "method", "backbone", "source")
+        for name in ("profile", "task", "method", "placement", "backbone", "source")
         if parameters.get(name)
     ]
     seed = [f"seed{parameters['seed']}"] if "seed" in parameters else []
@@ -57,7 +57,9 @@ def path_of(notebook: str, parameters: dict[str, Any]) -> Path:
 
 
 def jobs_behind(notebook: str, parameters: dict[str, Any]) -> list[profiles.Job]:
-    """What a notebook reads at the profile it is opened with: a section its runs, the scoreboard the sections; others nothing."""
+    """What a notebook reads: a section the runs of its profile, the scoreboard the sections, delta tuning the searches; others nothing."""
+    if notebook == "runs/delta_tuning":
+        return [profiles.Job("runs/search", each) for each in searches.behind(parameters)]
     if "profile" not in parameters:
         return []
     profile, overrides = parameters["profile"], profiles.overrides_of(parameters)
@@ -131,6 +133,16 @@ class Run:
             path = path_of(job.notebook, job.parameters)
             done.append(read(path)) if path.is_file() else missing.append(job)
         return done, missing
+
+    def required(self) -> list[Record]:
+        """Records of the runs behind this one; InputError names the first that is missing and the command that makes it."""
+        done, missing = self.records()
+        if missing:
+            raise InputError(
+                f"{self.notebook} needs a run of {missing[0].notebook} that has no record yet; "
+                f"this makes it: {command(missing[0].notebook, missing[0].parameters)}"
+            )
+        return done
 
     @property
     def reproduce_command(self) -> str:

@@ -25,6 +25,16 @@ sections:
     runs:
       - {notebook: runs/finetune, grid: {seed: [0, 1]}}
 """
+CHAINED = """
+description: two trainings that read one search
+needs: nothing
+minutes: 0
+defaults: {source: diagnostics, backbone: minilm, data_dir: ""}
+sections:
+  dps/a_case_study:
+    runs:
+      - {notebook: runs/delta_tuning, parameters: {placement: searched, search_seeds: [7]}, grid: {seed: [0, 1]}}
+"""
 BEGIN = "from pathlib import Path\nfrom paperlib import paths, records\nrun = records.begin({!r}, globals())"
 # A run notes that it began, then waits for the gate, and fails where it is told to.
 TRAINING = """import time
@@ -40,6 +50,10 @@ READING = (
 )
 
 
+CHOOSING = "run.finish({'found': run.parameters.seed})"
+USING = "run.finish({'read': [record.results['found'] for record in run.required()]})"
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, write_notebook) -> Path:
     """A copy of the project with a tiny profile and light notebooks under the real names; blanks in its path on purpose."""
@@ -49,7 +63,14 @@ def project(tmp_path_factory, write_notebook) -> Path:
     for name in ("Snakefile", "matplotlibrc"):
         shutil.copy(paths.ROOT / name, root)
     (root / "parameters" / "profiles" / "tiny.yaml").write_text(PROFILE)
-    for name, code in (("runs/finetune", TRAINING), ("dps/a_case_study", READING), ("overview", "run.finish({})")):
+    (root / "parameters" / "profiles" / "chained.yaml").write_text(CHAINED)
+    codes = {
+        "runs/finetune": TRAINING,
+        "runs/search": CHOOSING,
+        "runs/delta_tuning": USING,
+        "overview": "run.finish({})",
+    }
+    for name, code in (codes | {"dps/a_case_study": READING}).items():
         cells = json.loads((paths.NOTEBOOKS / f"{name}.ipynb").read_text())["cells"]
         write_notebook(root / "notebooks", name, "".join(cells[1]["source"]), BEGIN.format(name), code)
     return root
@@ -76,6 +97,18 @@ def reproduce(project, *arguments) -> tuple[int, str, str]:
     process = start(project, *arguments)
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err
+
+
+def test_a_run_that_reads_another_waits_for_it(here, workspace):
+    chained = plan.Plan("chained", {})
+    search, *trained = chained.runs(["dps/a_case_study"])
+    command = [sys.executable, "-m", "paperlib.cli", "reproduce", "chained", "--jobs", "2"]
+    done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=120)
+    assert "dps/a_case_study failed" in done.stderr, "its stub reads results that these runs do not have"
+    assert records.read(search).results == {"found": 7} and len(trained) == 2
+    for path in trained:
+        assert records.read(path).results == {"read": [7]}
+        assert records.read(path).runs == [records.relative(search)]
 
 
 def begun(workspace) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from paperlib import paths
 from paperlib.errors import InputError
 
-PLAIN_TYPES = {"str", "int", "float", "bool", "list"}
+PLAIN_TYPES = {"str", "int", "float", "bool", "list", "dict"}
 
 
 @dataclass(frozen=True)

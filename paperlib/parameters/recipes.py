@@ -38,7 +38,10 @@ class Table(BaseModel):
 
 
 class Recipes(BaseModel):
-    """A paper's recipes, as written in ``parameters/recipes/<paper>.yaml``: its tables, and the search grid of every method."""
+    """A paper's recipes, as written in ``parameters/recipes/<paper>.yaml``: its tables, and grids of values around their rows.
+
+    ``search``: grids by the row they vary, "table.row", or the row alone where the table is ``methods``.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
     tables: dict[str, Table]
@@ -46,22 +49,32 @@ class Recipes(BaseModel):
 
     @model_validator(mode="after")
     def _defaults_are_points(self):
-        rows = self.tables[METHODS].rows if METHODS in self.tables else {}
-        for method, grid in self.search.items():
-            if method not in rows:
-                raise ValueError(f"search has {method!r}, which has no default in the table {METHODS!r}")
-            for name, values in grid.items():
-                if rows[method].values.get(name) not in values:
-                    raise ValueError(f"{METHODS}.{method}: the default of {name} is none of the values searched")
+        for name, grid in self.search.items():
+            table, key = _place(name)
+            if table not in self.tables or key not in self.tables[table].rows:
+                raise ValueError(f"search has {key!r}, which has no default in the table {table!r}")
+            usual = self.usual(name)
+            for parameter, values in grid.items():
+                if usual.get(parameter) not in values:
+                    raise ValueError(f"{table}.{key}: the default of {parameter} is none of the values searched")
         return self
 
-    def grid(self, method: str) -> list[Point]:
-        """The method's whole grid in the order it is written, each point with the method's other defaults."""
-        names, values = self.search[method].keys(), self.search[method].values()
-        usual = self.tables[METHODS].rows[method].values
-        return [
-            {"method": method, **usual, **dict(zip(names, each, strict=True))} for each in itertools.product(*values)
-        ]
+    def usual(self, name: str) -> Point:
+        """The default point of a grid: its row, and the value the row's table goes by unless that is any."""
+        table, key = _place(name)
+        picked = {} if key == EVERY else {self.tables[table].by: key}
+        return {**picked, **self.tables[table].rows[key].values}
+
+    def grid(self, name: str) -> list[Point]:
+        """A whole grid in the order it is written, each point with the other defaults of its row."""
+        parameters, values = self.search[name].keys(), self.search[name].values()
+        return [{**self.usual(name), **dict(zip(parameters, each, strict=True))} for each in itertools.product(*values)]
+
+
+def _place(name: str) -> tuple[str, str]:
+    """Table and row that a grid varies."""
+    table, _, key = name.rpartition(".")
+    return table or METHODS, key
 
 
 def names() -> list[str]:
@@ -114,9 +127,9 @@ TableName = Annotated[str, AfterValidator(_known_table)]
 
 
 class Search(BaseModel):
-    """The search of an appendix, or part of it: grids of ``methods`` (none named: all), without the values named in ``leave_out``.
+    """The search of an appendix, or part of it: the grids named in ``methods`` (none: all), without the values named in ``leave_out``.
 
-    ``configurations``: how many points of each grid to try, 0 for all; the method's default is one of them if the grid has it, the others are
+    ``configurations``: how many points of each grid to try, 0 for all; the grid's default is one of them if it is left, the others are
     drawn by ``seed``.
     """
 
@@ -146,7 +159,7 @@ class Search(BaseModel):
 
     def _tried(self, method: str, fixed: Point) -> list[Point]:
         found = load(self.recipes)
-        usual = {"method": method, **found.tables[METHODS].rows[method].values, **fixed}
+        usual = {**found.usual(method), **fixed}
         left = _distinct({**point, **fixed} for point in found.grid(method) if not self._left_out(point))
         if not self.configurations or len(left) <= self.configurations:
             return left

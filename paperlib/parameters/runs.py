@@ -1,6 +1,6 @@
 """Parameters of the run notebooks: the heavy work, executed by the grid."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -20,6 +20,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "objective": ("r3f", "r_dropout"),
     "weights": ("mixout", "child_tuning_d", "child_tuning_f", "dps_dense", "dps_mix"),
 }
+PLACEMENTS = ("searched", "random", "fine_tuning", "adapter", "lora_r8", "lora_r1", "bitfit", "lnfit", "lra")
+SHARED = ("source", "data_dir", "backbone", "space", "budget")
 SPLITS = ("train", "validation", "validation_mismatched", "test")
 METHODS = ("vanilla", *(name for family in FAMILIES.values() for name in family))
 
@@ -47,6 +49,12 @@ def _known_rows(value: str) -> str:
     if split not in SPLITS:
         raise ValueError(f"{value!r} names no rows; write task:split, the split one of {', '.join(SPLITS)}")
     return f"{known_task(task)}:{split}"
+
+
+def _known_placement(value: str) -> str:
+    if value not in PLACEMENTS:
+        raise ValueError(f"unknown placement {value!r}{suggestion(value, PLACEMENTS)}; known: {', '.join(PLACEMENTS)}")
+    return value
 
 
 class Training(DataParameters):
@@ -116,6 +124,54 @@ class Transfer(Training):
         return self
 
 
+class DeltaModules(DataParameters):
+    """What a search for delta modules and their training share: the rows, the budget, and how to train."""
+
+    task: TaskName
+    train_rows: Annotated[int, Field(ge=0)]
+    space: Literal["M", "L"]
+    budget: Annotated[float, Field(gt=0, lt=10_000)]
+    seed: Seed
+    epochs: Annotated[int, Field(ge=1)]
+    steps: Annotated[int, Field(ge=0)]
+    batch_size: Annotated[int, Field(ge=1)]
+    interval: Annotated[int, Field(ge=1)]
+    learning_rate: Annotated[float, Field(gt=0, lt=1)]
+    clip_norm: Annotated[float, Field(gt=0)]
+    dropout: Annotated[float, Field(ge=-1, lt=1)]
+    precision: Precision
+    checkpoint_seconds: Annotated[float, Field(ge=0)]
+
+
+class Search(DeltaModules):
+    """``runs/search``: where a budget of delta modules is best spent on one task."""
+
+    alpha_learning_rate: Annotated[float, Field(gt=0, le=10)]
+    tau: Annotated[float, Field(gt=0)]
+    beta: Annotated[float, Field(gt=0)]
+    gradient: Literal["global", "local", "implicit"]
+    hard: bool
+    order: Literal["second", "first", "one-level"]
+
+
+class DeltaTuning(DeltaModules):
+    """``runs/delta_tuning``: fresh delta modules trained on one task, at the places a search found or at others."""
+
+    placement: Annotated[str, AfterValidator(_known_placement)]
+    searched_on: list[TaskName]
+    search_seeds: list[Seed]
+    search: dict[str, Any]
+
+    @model_validator(mode="after")
+    def _searches_belong_to_searched_structures(self):
+        named = [name for name in ("searched_on", "search_seeds", "search") if getattr(self, name)]
+        if named and self.placement != "searched":
+            raise ValueError(f"{', '.join(named)}: placement {self.placement!r} reads no search; leave them empty")
+        if fixed := [name for name in self.search if name in SHARED]:
+            raise ValueError(f"search: {', '.join(fixed)} of a search are those of this run; give them there")
+        return self
+
+
 class Footprint(Parameters):
     """``runs/footprint``: bytes that a few steps of every method allocate, at one batch size."""
 
@@ -130,5 +186,7 @@ class Footprint(Parameters):
 MODELS: dict[str, type[Parameters]] = {
     "runs/finetune": FineTune,
     "runs/transfer": Transfer,
+    "runs/search": Search,
+    "runs/delta_tuning": DeltaTuning,
     "runs/footprint": Footprint,
 }

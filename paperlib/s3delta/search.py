@@ -36,8 +36,9 @@ class Gated(Protocol):
 class Settings:
     """How to search.
 
-    ``budget``: B in scalars. ``interval``: I_eval, steps between validations. ``tau``, ``beta``, ``gradient``, ``hard``: see
-    :class:`paperlib.s3delta.gates.Gates`; ``order``: see :class:`paperlib.s3delta.bilevel.Bilevel`. Both learning rates fall linearly to 0.
+    ``budget``: B in scalars. ``steps``: T, in place of ``epochs`` unless 0. ``interval``: I_eval, steps between validations. ``tau``,
+    ``beta``, ``gradient``, ``hard``: see :class:`paperlib.s3delta.gates.Gates`; ``order``: see :class:`paperlib.s3delta.bilevel.Bilevel`.
+    Both learning rates fall linearly to 0.
     """
 
     budget: float
@@ -45,6 +46,7 @@ class Settings:
     batch_size: int
     interval: int
     seed: int
+    steps: int = 0
     learning_rate: float = 3e-4
     alpha_learning_rate: float = 0.1
     tau: float = 1.0
@@ -57,9 +59,11 @@ class Settings:
     checkpoint_seconds: float = 30.0
 
     @classmethod
-    def of(cls, parameters) -> "Settings":
-        """The settings among a run's parameters."""
-        return cls(**{each.name: getattr(parameters, each.name) for each in fields(cls)})
+    def of(cls, parameters, budget: float) -> "Settings":
+        """The settings among a run's parameters, whose own budget is a share; ``budget``: B in scalars."""
+        return cls(
+            budget, **{each.name: getattr(parameters, each.name) for each in fields(cls) if each.name != "budget"}
+        )
 
     def steps_per_epoch(self, rows: int) -> int:
         """Search steps of one pass over half of ``rows`` training rows."""
@@ -67,7 +71,7 @@ class Settings:
 
     def total_steps(self, rows: int) -> int:
         """T."""
-        return self.epochs * self.steps_per_epoch(rows)
+        return self.steps or self.epochs * self.steps_per_epoch(rows)
 
 
 @dataclass(frozen=True)
@@ -204,11 +208,9 @@ class Search:
     def _remaining_of_epoch(self):
         epoch, done = divmod(self.state["step"], self.settings.steps_per_epoch(len(self.problem.train)))
         # Epochs that the other half does not see: the same shuffle would pair the same places of both halves for ever.
-        streams = [
-            self._batches(half, epoch + offset)
-            for half, offset in zip(self.halves, (0, self.settings.epochs), strict=True)
-        ]
-        return list(zip(*streams, strict=True))[done:]
+        epochs = math.ceil(self.total_steps / self.settings.steps_per_epoch(len(self.problem.train)))
+        streams = [self._batches(half, epoch + offset) for half, offset in zip(self.halves, (0, epochs), strict=True)]
+        return list(zip(*streams, strict=True))[done:][: self.total_steps - self.state["step"]]
 
     def _batches(self, half: np.ndarray, epoch: int) -> list[np.ndarray]:
         lengths = self.problem.train.lengths[half]

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -75,11 +76,26 @@ class Structure:
             )
         return [known[name] for name in self.chosen]
 
+    def plain(self) -> dict[str, Any]:
+        """The structure in plain JSON."""
+        return {**asdict(self), "chosen": list(self.chosen)}
+
+    @classmethod
+    def of(cls, plain: dict[str, Any]) -> "Structure":
+        """Take back what :meth:`plain` returned. KeyError, TypeError, ValueError or AttributeError for anything else."""
+        return cls(
+            str(plain["backbone"]),
+            str(plain["space"]),
+            float(plain["budget"]),
+            tuple(map(str, plain["chosen"])),
+            {str(name): float(p) for name, p in plain["p"].items()},
+        )
+
     def save(self, folder: Path) -> None:
         """Write ``structure.json``."""
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{NAME}.part"
-        part.write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        part.write_text(json.dumps(self.plain(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
         part.replace(folder / NAME)
 
     @classmethod
@@ -87,14 +103,7 @@ class Structure:
         """Read ``structure.json``. InputError: no such file, no structure in it, or one for another backbone than ``backbone``."""
         path = folder / NAME
         try:
-            read = json.loads(path.read_text(encoding="utf-8"))
-            found = cls(
-                str(read["backbone"]),
-                str(read["space"]),
-                float(read["budget"]),
-                tuple(map(str, read["chosen"])),
-                {str(name): float(p) for name, p in read["p"].items()},
-            )
+            found = cls.of(json.loads(path.read_text(encoding="utf-8")))
         except OSError:
             raise InputError(f"no structure file {path}; save one with Structure.save") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,14 +1,41 @@
 """Delta tuning: training a structure's modules, or a baseline's, from fresh ones with every gate at 1."""
 
+from collections.abc import Sequence
+
 import torch
 
 from paperlib.errors import InputError
 from paperlib.s3delta.positions import BASELINES, baseline
-from paperlib.s3delta.structure import Structure
+from paperlib.s3delta.structure import Structure, budget
 from paperlib.s3delta.supernet import Supernet, head
 from paperlib.training import Method
 
 FINE_TUNING = "fine_tuning"
+
+
+def placed(
+    placement: str,
+    model: torch.nn.Module,
+    backbone: str,
+    space: str,
+    per_ten_thousand: float,
+    seed: int,
+    searched: Sequence[Structure] = (),
+) -> Structure | str:
+    """What :class:`DeltaTuning` is to train: for "searched" the structure of ``searched`` (of their mean p where they are several), for "random"
+    one that fills the budget at random, else the baseline by its name.
+
+    ``model``: the backbone called ``backbone``, without deltas. InputError: structures that were searched for another one, and what
+    :meth:`Structure.average` and :meth:`Structure.random` refuse.
+    """
+    if placement == "random":
+        return Structure.random(backbone, model, space, budget(model, per_ten_thousand), seed)
+    if placement != "searched":
+        return placement
+    found = searched[0] if len(searched) == 1 else Structure.average(searched, model)
+    if found.backbone != backbone:
+        raise InputError(f"a structure searched for backbone {found.backbone!r} does not fit {backbone!r}; search one")
+    return found
 
 
 class DeltaTuning(Method):

@@ -30,7 +30,8 @@ class Settings:
     """How to train.
 
     ``steps``: T, optimizer steps, in place of ``epochs`` unless 0. ``warmup_steps`` stands in place of ``warmup_ratio``, a share of T,
-    unless 0. ``clip_norm`` bounds the global gradient norm. ``decay_towards``, ``layer_decay``, ``layer_decay_form``: see
+    unless 0. ``interval``: I_eval, steps between validations; 0 for one after every epoch; the last step is followed by one in any case.
+    ``clip_norm`` bounds the global gradient norm. ``decay_towards``, ``layer_decay``, ``layer_decay_form``: see
     :mod:`paperlib.training.optimizer`.
     """
 
@@ -39,6 +40,7 @@ class Settings:
     learning_rate: float
     seed: int
     steps: int = 0
+    interval: int = 0
     accumulation: int = 1
     warmup_ratio: float = 0.1
     warmup_steps: int = 0
@@ -52,8 +54,9 @@ class Settings:
 
     @classmethod
     def of(cls, parameters) -> "Settings":
-        """The settings among a run's parameters."""
-        return cls(**{each.name: getattr(parameters, each.name) for each in fields(cls)})
+        """The settings among a run's parameters; those it has not keep their defaults."""
+        known = (each.name for each in fields(cls))
+        return cls(**{name: getattr(parameters, name) for name in known if hasattr(parameters, name)})
 
     def steps_per_epoch(self, rows: int) -> int:
         """Optimizer steps of one pass over ``rows`` rows."""
@@ -76,15 +79,15 @@ class Settings:
 class Outcome:
     """What a training run found; plain JSON in all fields but ``scores`` (the model's answers to the test rows).
 
-    ``losses``: training loss of every optimizer step; a record holds None where it was not finite. ``validation``: metrics after each
-    epoch, empty when nothing is selected. ``selected_epoch``: the epoch whose weights were tested (the last one when nothing is
+    ``losses``: training loss of every optimizer step; a record holds None where it was not finite. ``validation``: metrics of each
+    validation, empty when nothing is selected. ``selected_step``: the step whose weights were tested (the last one when nothing is
     selected). ``skipped_steps``: steps whose loss or gradient was not finite. ``tokens``: of all training rows seen, targets of
     text-to-text models left out. ``test``: metrics on the test rows.
     """
 
     losses: list[float]
     validation: list[dict[str, float]]
-    selected_epoch: int
+    selected_step: int
     skipped_steps: int
     tokens: int
     test: dict[str, float]
@@ -100,7 +103,7 @@ class Outcome:
         return {
             "test": self.test,
             "validation": self.validation,
-            "selected_epoch": self.selected_epoch,
+            "selected_step": self.selected_step,
             "losses": [loss if math.isfinite(loss) else None for loss in self.losses],
             "skipped_steps": self.skipped_steps,
             "tokens": self.tokens,
@@ -128,7 +131,7 @@ class Loop:
         self.total_steps = settings.total_steps(len(problem.train))
         method.attach(self.model, self.total_steps)
         self.optimizer = adamw(self.model, settings)
-        self.state = {"step": 0, "losses": [], "validation": [], "selected_epoch": 0, "skipped": 0, "tokens": 0}
+        self.state = {"step": 0, "losses": [], "validation": [], "selected_step": 0, "skipped": 0, "tokens": 0}
         self.resumed = folder is not None and self._load()
         self.schedule = get_linear_schedule_with_warmup(
             self.optimizer,
@@ -147,13 +150,13 @@ class Loop:
         with tqdm(total=self.total_steps, initial=self.state["step"], unit="step", mininterval=1.0) as bar:
             while self.state["step"] < self.total_steps:
                 for micro_batches in self._remaining_of_epoch():
-                    # Before a step, never after: a checkpoint at an epoch's last step would lack that epoch's validation.
+                    # Before a step, never after: what is validated after a step belongs to it.
                     if self.folder and time.monotonic() - written > self.settings.checkpoint_seconds:
                         self._save()
                         written = time.monotonic()
                     self.step(micro_batches)
+                    self._validate_if_due()
                     bar.update()
-                self._end_of_epoch()
         return self._outcome()
 
     def step(self, micro_batches: list[np.ndarray]) -> None:
@@ -205,18 +208,18 @@ class Loop:
     def _batches(self, epoch: int) -> list[np.ndarray]:
         return epoch_batches(self.problem.train.lengths, self.settings.batch_size, self.settings.seed, epoch)
 
-    def _end_of_epoch(self) -> None:
-        if self.problem.validation is None:
+    def _validate_if_due(self) -> None:
+        step = self.state["step"]
+        due = step % (self.settings.interval or self.steps_per_epoch) == 0 or step == self.total_steps
+        if self.problem.validation is None or not due:
             return
-        scores = self._scores(self.problem.validation)
-        metrics = self.problem.evaluate(self.problem.validation, scores)
+        metrics = self.problem.evaluate(self.problem.validation, self._scores(self.problem.validation))
         history, main = self.state["validation"], self.problem.task.metrics[0]
         history.append(metrics)
-        # Ties go to the later epoch, which has seen more.
+        # Ties go to the later step, which has seen more.
         if metrics[main] >= max(past[main] for past in history):
-            self.state["selected_epoch"] = len(history)
+            self.state["selected_step"] = step
             checkpoint.save_best(self.folder, self.model)
-        self._save()
 
     def _scores(self, rows):
         with self._autocast():
@@ -230,7 +233,7 @@ class Loop:
         return Outcome(
             losses=state["losses"],
             validation=state["validation"],
-            selected_epoch=state["selected_epoch"] or math.ceil(self.total_steps / self.steps_per_epoch),
+            selected_step=state["selected_step"] or self.total_steps,
             skipped_steps=state["skipped"],
             tokens=state["tokens"],
             test=self.problem.evaluate(self.problem.test, scores),

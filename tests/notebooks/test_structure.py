@@ -69,7 +69,7 @@ def test_one_title_and_sections_below_it(name):
 
 @every_notebook
 def test_each_line_of_the_parameters_cell_declares_one_parameter(name):
-    form = re.compile(r"[a-zA-Z_]\w*: (str|int|float|bool|list) = .+  # \S.*")
+    form = re.compile(r"[a-zA-Z_]\w*: (str|int|float|bool|list|dict) = .+  # \S.*")
     source = opened(name).cells[1].source
     assert all(form.fullmatch(line) for line in source.splitlines())
 
@@ -93,7 +93,7 @@ def test_the_cell_and_its_model_name_the_same_parameters(name):
 @every_notebook
 def test_the_types_of_cell_and_model_agree(name):
     schema = parameters.MODELS[name].model_json_schema()
-    words = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "array": "list"}
+    words = {"string": "str", "integer": "int", "number": "float", "boolean": "bool", "array": "list", "object": "dict"}
     for parameter in cells.read(paths.NOTEBOOKS / f"{name}.ipynb"):
         assert words[schema["properties"][parameter.name]["type"]] == parameter.type, parameter.name
         assert type(parameter.default) is getattr(builtins, parameter.type), parameter.name

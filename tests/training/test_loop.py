@@ -163,7 +163,7 @@ def test_steps_are_a_beginning_of_the_epochs(make_problem, make_settings, accumu
     done, rest = divmod(steps, per_epoch)
     micro_batches = 3 * done + rest * accumulation
     assert cut.seen == whole.seen[:micro_batches] and len(cut.seen) == micro_batches
-    assert outcome.selected_epoch == math.ceil(steps / per_epoch)
+    assert outcome.selected_step == steps
 
 
 def test_the_epoch_prepared_on_is_none_that_training_sees(make_problem, make_settings):
@@ -181,7 +181,7 @@ def test_the_epoch_prepared_on_is_none_that_training_sees(make_problem, make_set
 
 def test_a_cut_epoch_is_validated_at_its_end(make_problem, make_settings, tmp_path):
     _, outcome, _ = seen_rows(make_problem(validation=4), make_settings(steps=4), tmp_path)
-    assert len(outcome.validation) == 2 and outcome.selected_epoch in (1, 2)
+    assert len(outcome.validation) == 2 and outcome.selected_step in (3, 4)
 
 
 @pytest.mark.parametrize(
@@ -393,7 +393,7 @@ def test_the_best_epoch_on_validation_is_tested_once(make_problem, make_settings
     outcome = Loop(problem, Method(), make_settings(epochs=len(metrics)), folder).run()
     best = max(metrics)
     expected = max(epoch for epoch, metric in enumerate(metrics, start=1) if metric == best)
-    assert outcome.selected_epoch == expected
+    assert outcome.selected_step == expected * (len(outcome.losses) // len(metrics))
     assert outcome.validation == [{"accuracy": metric} for metric in metrics]
     assert judged.order == ["validation"] * len(metrics) + ["test"]
     assert same(weights(problem), judged.weights[expected - 1])
@@ -403,7 +403,52 @@ def test_nothing_is_selected_without_validation(make_problem, make_settings):
     problem = make_problem()
     judged = Judged(problem, [])
     outcome = Loop(problem, Method(), make_settings(epochs=3)).run()
-    assert outcome.selected_epoch == 3 and outcome.validation == [] and judged.order == ["test"]
+    assert outcome.selected_step == len(outcome.losses) and outcome.validation == [] and judged.order == ["test"]
+
+
+@pytest.mark.parametrize(
+    "interval, steps, expected", [(2, 6, [2, 4, 6]), (2, 5, [2, 4, 5]), (4, 6, [4, 6]), (9, 4, [4])]
+)
+def test_validations_come_every_interval_and_at_the_end(
+    make_problem, make_settings, tmp_path, interval, steps, expected
+):
+    problem = make_problem(validation=2)
+    judged = Judged(problem, [0.0] * len(expected))
+    loop = Loop(problem, Method(), make_settings(steps=steps, interval=interval), tmp_path)
+    met = []
+    step, evaluate = loop.step, problem.evaluate
+    loop.step = lambda rows: (step(rows), met.append([]))[0]
+    problem.evaluate = lambda rows, scores: (met[-1].append(rows), evaluate(rows, scores))[1]
+    outcome = loop.run()
+    assert [number for number, rows in enumerate(met, start=1) if problem.validation in rows] == expected
+    assert outcome.selected_step == steps and judged.order == ["validation"] * len(expected) + ["test"]
+
+
+@pytest.mark.parametrize("interval", [0, 2])
+def test_a_killed_run_selects_what_a_whole_one_does(make_problem, make_settings, tmp_path, interval):
+    told = make_settings(epochs=3, interval=interval, checkpoint_seconds=-1.0)
+    whole = Loop(make_problem(validation=4), Method(), told, tmp_path / "whole").run()
+    for stop in range(1, len(whole.losses)):
+        folder = tmp_path / str(stop)
+        killed = Loop(make_problem(validation=4), Method(), told, folder)
+        step = killed.step
+
+        def until(rows, step=step, killed=killed, stop=stop):
+            if killed.state["step"] == stop:
+                raise KeyboardInterrupt
+            step(rows)
+
+        killed.step = until
+        with pytest.raises(KeyboardInterrupt):
+            killed.run()
+        resumed = Loop(make_problem(validation=4), Method(), told, folder)
+        assert resumed.resumed
+        found = resumed.run()
+        assert (found.validation, found.selected_step, found.test) == (
+            whole.validation,
+            whole.selected_step,
+            whole.test,
+        )
 
 
 # --- moments
@@ -430,11 +475,11 @@ def test_moments_come_complete_and_in_order(make_problem, make_settings, tmp_pat
 
 
 def test_a_resumed_run_is_not_prepared_again(make_problem, make_settings, tmp_path):
-    problem, told = resumable(make_problem, make_settings, True, 1e9)
+    problem, told = resumable(make_problem, make_settings, True, -1.0)
     Loop(problem, Method(), told, tmp_path).run()
     method = Recording()
     Loop(make_problem(train=14, validation=6), method, told, tmp_path).run()
-    assert method.moments == ["attach", "load_state_dict"]
+    assert method.moments[:2] == ["attach", "load_state_dict"] and "prepare" not in method.moments
 
 
 class Watching(Method):
