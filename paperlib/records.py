@@ -99,7 +99,7 @@ def read(path: Path) -> Record:
 def write(path: Path, record: Record) -> None:
     """Store the record in one atomic step: a reader sees all of it or nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(record.model_dump(), indent=1, sort_keys=True, allow_nan=False)
+    text = json.dumps(record.model_dump(), indent=1, allow_nan=False)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as part:
         part.write(text)
         part.flush()

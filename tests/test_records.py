@@ -208,6 +208,22 @@ def test_nothing_is_told_when_nothing_is_missing(workspace, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_run_that_reads_another_names_the_command_that_makes_it(workspace):
+    given = parameters.resolve("runs/delta_tuning", {"placement": "searched"}).model_dump()
+    run = records.Run(
+        "runs/delta_tuning", parameters.validated(parameters.runs.DeltaTuning, "", given), workspace / "x"
+    )
+    with pytest.raises(InputError) as error:
+        run.required()
+    told = str(error.value)
+    assert told.startswith("runs/delta_tuning needs a run of runs/search that has no record yet; this makes it: ")
+    asked = cli._parser().parse_args(shlex.split(told.partition("this makes it: ")[2])[1:])
+    (job,) = records.jobs_behind("runs/delta_tuning", given)
+    assert (asked.notebook, json.loads(asked.json)) == (job.notebook, job.parameters)
+    path = write(job.notebook, job.parameters)
+    assert [each.notebook for each in run.required()] == [records.read(path).notebook]
+
+
 def test_the_command_for_missing_runs_repeats_the_readers_choice(workspace, tmp_path):
     command = opened(source="directory", data_dir=str(tmp_path), backbone="tiny-bert").reproduce_command
     assert (

@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 from paperlib.errors import InputError
 
@@ -94,6 +95,52 @@ def _added(name: str, weight: torch.Tensor | None, offset: Offset):
         yield
     finally:
         flat[offset.indices] = before
+
+
+def offset_linear(
+    x: torch.Tensor,
+    frozen: torch.Tensor | None,
+    values: torch.Tensor,
+    indices: torch.Tensor,
+    shape: torch.Size,
+    bias: torch.Tensor,
+) -> torch.Tensor:
+    """(W^p + c W^d) x + bias, or c W^d x + bias without ``frozen``: (..., d_in) -> (..., d_out), differentiable once in all but W^p.
+
+    ``values``, ``indices``, ``shape``: an :class:`Offset` of W^p. The sum W^f lives as long as the product alone, in either pass: for the backward
+    pass nothing is kept but ``x``. The gradient of W^f, d_out x d_in, lives until its kept entries are taken.
+    """
+    return _OffsetLinear.apply(x, frozen, values, indices, shape, bias)
+
+
+class _OffsetLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, frozen, values, indices, shape, bias):
+        y = functional.linear(x, _merged(frozen, values, indices, shape), bias)
+        ctx.save_for_backward(x, frozen, values, indices)
+        ctx.shape, ctx.bias_dtype = shape, bias.dtype
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, of_y):
+        x, frozen, values, indices = ctx.saved_tensors
+        of_x = of_values = of_bias = None
+        rows = of_y.flatten(0, -2)
+        if ctx.needs_input_grad[0]:
+            # Under autocast the product was in of_y's type, whatever x and the weights are.
+            of_x = (of_y @ _merged(frozen, values, indices, ctx.shape).to(of_y.dtype)).to(x.dtype)
+        if ctx.needs_input_grad[2]:
+            dense = rows.t() @ x.flatten(0, -2).to(of_y.dtype)
+            of_values = dense.view(-1)[indices].to(values.dtype)
+        if ctx.needs_input_grad[5]:
+            of_bias = rows.sum(0).to(ctx.bias_dtype)
+        return of_x, None, of_values, None, None, of_bias
+
+
+def _merged(frozen, values, indices, shape) -> torch.Tensor:
+    flat = values.new_zeros(shape.numel()) if frozen is None else frozen.detach().reshape(-1).clone()
+    return flat.index_add_(0, indices, values.detach()).view(shape)
 
 
 def to_tensors(offsets: Mapping[str, Offset]) -> dict[str, torch.Tensor]:

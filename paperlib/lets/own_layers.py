@@ -7,12 +7,13 @@ from torch import nn
 from torch.nn import functional
 
 from paperlib.lets.frozen_pass import FrozenLayer, multi_head
+from paperlib.lets.offsets import Offset, offset_linear
 
 
 class DenseOffset(nn.Module):
     """W^d, dense and 0 at first: (d_out, d_in), as the frozen weight it belongs to.
 
-    A compact form may take its place: all that is asked of an offset are these two methods.
+    A compact form, :class:`CompactOffset`, may take its place: all that is asked of an offset are these three methods.
     """
 
     def __init__(self, frozen: torch.Tensor):
@@ -23,9 +24,42 @@ class DenseOffset(nn.Module):
         """W^f = W^p + W^d."""
         return frozen + self.weight
 
+    def merged_product(self, frozen: torch.Tensor, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """W^f x + bias: (..., d_in) -> (..., d_out)."""
+        return functional.linear(x, self.merged(frozen), bias)
+
     def product(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """W^d x + bias: (..., d_in) -> (..., d_out)."""
         return functional.linear(x, self.weight, bias)
+
+
+class CompactOffset(nn.Module):
+    """c W^d with its kept ``values`` alone: trained in place of a dense offset, from ``start``, without a mask and without a second copy of W.
+
+    A float of value, gradient and two moments and 4 bytes of place for a kept weight; nothing for the others.
+    """
+
+    def __init__(self, start: Offset):
+        super().__init__()
+        self.values = nn.Parameter(start.values.detach().clone())
+        self.register_buffer("indices", start.indices)
+        self.shape = torch.Size(start.shape)
+
+    def offset(self) -> Offset:
+        """The offset as it is now; its values are the parameter itself."""
+        return Offset(self.values, self.indices, self.shape)
+
+    def merged(self, frozen: torch.Tensor) -> torch.Tensor:
+        """W^p + c W^d."""
+        return frozen + self.offset().dense()
+
+    def merged_product(self, frozen: torch.Tensor, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """(W^p + c W^d) x + bias: (..., d_in) -> (..., d_out)."""
+        return offset_linear(x, frozen, self.values, self.indices, self.shape, bias)
+
+    def product(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """c W^d x + bias: (..., d_in) -> (..., d_out)."""
+        return offset_linear(x, None, self.values, self.indices, self.shape, bias)
 
 
 class OwnLinear(nn.Module):
@@ -38,7 +72,7 @@ class OwnLinear(nn.Module):
 
     def forward(self, frozen: nn.Linear, x: torch.Tensor) -> torch.Tensor:
         """W^f x + b^t of an input of the sub-task's own: one dense product with the merged weight."""
-        return functional.linear(x, self.offset.merged(frozen.weight), self.bias)
+        return self.offset.merged_product(frozen.weight, x, self.bias)
 
     def reusing(self, frozen: nn.Linear, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         """The same of an ``x`` whose frozen result is ``known`` = W^p x + b^p: only W^d x is computed (A1)."""

@@ -63,8 +63,11 @@ def masks(scores: Tensors, k: float, per_matrix: bool = False) -> dict[str, torc
     fewer. InputError: as for :func:`kept`.
     """
     groups = [[name] for name in scores] if per_matrix else [[*scores]]
-    thresholds = {name: _threshold([scores[each] for each in group], k) for group in groups for name in group}
-    return {name: (each >= thresholds[name]) & (each > 0) for name, each in scores.items()}
+    found = {}
+    for group in groups:
+        threshold = _threshold([scores[name] for name in group], k)
+        found |= {name: (scores[name] >= threshold) & (scores[name] > 0) for name in group}
+    return found
 
 
 def _threshold(values: list[torch.Tensor], k: float) -> torch.Tensor:

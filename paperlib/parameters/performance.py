@@ -40,4 +40,20 @@ class StepCost(Parameters):
     selection_backbone: Backbone
 
 
-MODELS: dict[str, type[Parameters]] = {"performance/step_cost": StepCost, "performance/throughput": Throughput}
+class SearchCost(Parameters):
+    """``performance/search_cost``: seconds and bytes of a step of the structure search, against training and other placements."""
+
+    backbone: Backbone
+    budget: Annotated[float, Field(gt=0)]
+    rounds: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+    length: Annotated[int, Field(ge=2)]
+    precision: Precision
+    seed: Seed
+
+
+MODELS: dict[str, type[Parameters]] = {
+    "performance/search_cost": SearchCost,
+    "performance/step_cost": StepCost,
+    "performance/throughput": Throughput,
+}

@@ -56,7 +56,8 @@ class Bilevel:
             return self._together(delta_batch)
         z = self.gates.draw(self.alpha)
         if self.order == "first":
-            alpha_loss, slope = first_order(self.loss, z, alpha_batch)
+            with _frozen(self.weights):
+                alpha_loss, slope = first_order(self.loss, z, alpha_batch)
         else:
             alpha_loss, slope = second_order(self.loss, z, self.weights, self.optimizer, delta_batch, alpha_batch)
         (alpha_slope,) = torch.autograd.grad(z, self.alpha, slope.to(z.dtype))
@@ -131,7 +132,20 @@ def _slope_at(sign: int, start, v, loss, z, weights, batch) -> torch.Tensor:
     with torch.no_grad():
         torch._foreach_copy_(weights, start)
         torch._foreach_add_(weights, v, alpha=sign)
-    return gradients(loss, z, batch, [z])[1][0]
+    with _frozen(weights):
+        return gradients(loss, z, batch, [z])[1][0]
+
+
+@contextmanager
+def _frozen(weights):
+    """No gradients of the weights are prepared for: nothing is computed, and nothing kept, for their sake."""
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
 
 
 @contextmanager

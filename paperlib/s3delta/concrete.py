@@ -19,13 +19,14 @@ def sample(p, beta: float, u):
     """
     import torch
 
+    from paperlib.s3delta.gates import relaxed
+
     _require(beta)
     for name, value in (("p", p), ("u", u)):
         if not bool(((value >= 0) & (value <= 1)).all()):
             raise InputError(f"binary concrete: {name} must lie in [0, 1]; look at what computes it")
     limits = torch.finfo(p.dtype)
-    log_odds = torch.logit(u, eps=limits.eps) + torch.logit(p, eps=limits.eps)
-    return torch.sigmoid(log_odds / max(beta, limits.tiny))
+    return relaxed(torch.logit(p, eps=limits.eps), max(beta, limits.tiny), u)
 
 
 def cdf(e, p, beta):

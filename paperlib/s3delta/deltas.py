@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 from paperlib.errors import InputError
+from paperlib.kernels.low_rank import low_rank_adapter
 
 ALPHA = 16  # LoRA's numerator: at rank 1 the scale is 16
 REDUCTION = 32  # hidden width over inner width of the low-rank adapter
@@ -143,6 +144,10 @@ class LowRankAdapter(Delta):
     def map(self, x: torch.Tensor, r2: torch.Tensor, c2: torch.Tensor) -> torch.Tensor:
         inner = functional.linear(functional.linear(x, self.l1.T), self.r1.T, self.c1)
         return functional.linear(functional.linear(_gelu(inner), self.l2.T), r2.T, c2)
+
+    def beside(self, x: torch.Tensor, r2: torch.Tensor, c2: torch.Tensor) -> torch.Tensor:
+        """x + delta(x) with the given outer parameters."""
+        return low_rank_adapter(x, self.l1, self.r1, self.c1, self.l2, r2, c2)
 
 
 class Adapter(Delta):

@@ -39,9 +39,14 @@ def relaxed(log_odds: torch.Tensor, beta: float, u: torch.Tensor) -> torch.Tenso
     """Draws of the binary concrete distribution (eq. 23): z~ = sigmoid((logit u + logit p) / beta).
 
     ``log_odds``: logit p, (K,). ``u``: uniform draws in [0, 1] that broadcast with it, held one rounding step away from 0 and 1.
-    :func:`paperlib.s3delta.concrete.sample` without its checks, and exact for p near 1.
     """
-    return torch.sigmoid((torch.logit(u, eps=torch.finfo(u.dtype).eps) + log_odds) / beta)
+    return _sigmoid((torch.logit(u, eps=torch.finfo(u.dtype).eps) + log_odds) / beta)
+
+
+def _sigmoid(x):
+    """The sigmoid with a derivative that keeps its digits where the value rounds to 1: global gradients divide it by 1 - p."""
+    held = x.detach()
+    return torch.sigmoid(held) + torch.sigmoid(held) * torch.sigmoid(-held) * (x - held)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +87,7 @@ class Gates:
 
     def p(self, alpha: torch.Tensor) -> torch.Tensor:
         """Probabilities, float64 (K,): sum_i n_i p_i = B."""
-        return torch.sigmoid(self.log_odds(alpha))
+        return _sigmoid(self.log_odds(alpha))
 
     def sample(self, alpha: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
         """Gates z of the uniform draws ``u`` (K,): z~ itself, or 1 where z~ >= 1/2 and 0 elsewhere if ``hard``.

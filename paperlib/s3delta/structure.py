@@ -63,7 +63,11 @@ class Structure:
                 raise InputError("structures of different backbones, spaces or budgets cannot be averaged")
         if not first.p:
             raise InputError("random structures have no probabilities to average")
-        mean = [math.fsum(each.p[name] for each in structures) / len(structures) for name in first.p]
+        # By name: a structure that comes from a record has its names in another order than the space.
+        names = [position.name for position in candidates(model, first.space)]
+        if set(names) != set(first.p):
+            raise InputError(f"structures for {first.backbone!r} have other positions than this model")
+        mean = [math.fsum(each.p[name] for each in structures) / len(structures) for name in names]
         return cls.greedy(first.backbone, model, first.space, mean, first.budget)
 
     def positions(self, model: nn.Module) -> list[Position]:

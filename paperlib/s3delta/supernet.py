@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from paperlib.errors import InputError
-from paperlib.kernels.low_rank import low_rank_linear
-from paperlib.s3delta.deltas import Delta, LoRA
+from paperlib.kernels.low_rank import compute_dtype, low_rank_linear
+from paperlib.s3delta.deltas import BitFit, Delta, LoRA, LowRankAdapter
 from paperlib.s3delta.positions import Position
 
 PREFIX = "delta_"
@@ -42,6 +42,7 @@ class Supernet:
         self.sizes = torch.tensor([d.numel for d in self.deltas], device=next(model.parameters()).device)
         self._gates: torch.Tensor | None = None
         self._gated: list[list[torch.Tensor]] | None = None
+        self._read: tuple[torch.Tensor, torch.Tensor] | None = None
         self._groups = _groups(self.deltas, self.sizes.device)
         self._handles = [model.register_forward_pre_hook(self._forget)]
         self._place()
@@ -122,7 +123,16 @@ class Supernet:
 
     def _linear(self, host: nn.Linear, i: int, x: torch.Tensor) -> torch.Tensor:
         """What the linear map computes with its LoRA."""
-        return low_rank_linear(x, host.weight, host.bias, self.deltas[i].A, *self._outer(i))
+        return low_rank_linear(x, host.weight, host.bias, self.deltas[i].A, *self._outer(i), cast=self._cast(host, x))
+
+    def _cast(self, host: nn.Linear, x: torch.Tensor) -> torch.Tensor:
+        """x in the dtype the host computes in; what Q, K and V read is cast, and kept for the backward pass, once."""
+        dtype = compute_dtype(x, host.weight)
+        if x.dtype == dtype:
+            return x.detach()
+        if self._read is None or self._read[0] is not x:
+            self._read = x, x.detach().to(dtype)
+        return self._read[1]
 
     def _shifts(self, module: nn.Module, i: int, beside: list[int]) -> bool:
         """Not where another sequential delta is to read H' without the shift."""
@@ -132,9 +142,16 @@ class Supernet:
 
     def _plus(self, sequential: list[int], read: torch.Tensor) -> torch.Tensor:
         """H' and what the deltas say of it; under autocast parameters are wider than hidden states, which keep their type."""
+        fused = [i for i in sequential if isinstance(self.deltas[i], LowRankAdapter)][:1]
+        # A bias beside a low-rank adapter goes into the adapter's own: one pass over the hidden states less.
+        biases = [i for i in sequential if fused and isinstance(self.deltas[i], BitFit)]
         hidden = read
+        for i in fused:
+            r2, c2 = self._outer(i)
+            hidden = self.deltas[i].beside(read, r2, sum((self._outer(j)[0] for j in biases), c2))
         for i in sequential:
-            hidden = hidden + self.deltas[i].map(read, *self._outer(i)).to(read.dtype)
+            if i not in fused + biases:
+                hidden = hidden + self.deltas[i].map(read, *self._outer(i)).to(read.dtype)
         return hidden
 
     def _outer(self, i: int) -> list[torch.Tensor]:
@@ -157,7 +174,7 @@ class Supernet:
         return gated
 
     def _forget(self, model, inputs) -> None:
-        self._gated = None
+        self._gated = self._read = None
 
 
 def head(model: nn.Module) -> dict[str, nn.Parameter]:

@@ -11,19 +11,24 @@ from paperlib.errors import InputError
 from paperlib.tasks.encoding import Encoded
 from paperlib.training.problem import Problem
 
+FIRST_LABEL = 10  # an id like any other
+
 
 @dataclass
 class RandomRows(Problem):
-    """Two classes by chance, rows all of one length: no padding, so that a backbone without a tokenizer will do."""
+    """Two classes by chance, rows all of one length: no padding, so that a backbone without a tokenizer will do.
+
+    A text-to-text model writes a label as one token and the end of sentence.
+    """
 
     @classmethod
     def draw(cls, backbone: Backbone, rows: int, length: int, seed: int) -> "RandomRows":
         """``rows`` rows of exactly ``length`` ids, uniform over the backbone's vocabulary; InputError if it cannot read so many."""
         config = backbone.model.config
         longest = getattr(config, "max_position_embeddings", length)
-        if backbone.text_to_text or length > longest:
+        if length > longest:
             raise InputError(
-                f"random rows are for encoders that read at least {length} tokens; {backbone.name} is not one of them"
+                f"backbone {backbone.name} reads {longest} tokens at most; give a length up to that, not {length}"
             )
         generator = np.random.default_rng(seed)
         ids = generator.integers(0, config.vocab_size, (rows, length), dtype=np.int64)
@@ -33,7 +38,8 @@ class RandomRows(Problem):
             ids = np.where(ids == end, (end + 1) % config.vocab_size, ids)
             ids[:, -1] = end
         labels = generator.integers(0, 2, rows, dtype=np.int64)
-        drawn = Encoded(list(ids), labels=labels, gold=labels)
+        written = [np.array([label, config.eos_token_id]) for label in labels + FIRST_LABEL]
+        drawn = Encoded(list(ids), labels=written if backbone.text_to_text else labels, gold=labels)
         return cls(tasks.get("rte"), backbone, train=drawn, validation=None, test=drawn)
 
     def batch(self, rows: Encoded, indices: np.ndarray) -> dict[str, torch.Tensor]:

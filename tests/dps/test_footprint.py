@@ -10,7 +10,6 @@ from paperlib.dps import footprint, memory
 from paperlib.dps.footprint import Setting
 from paperlib.dps.methods import Choice
 from paperlib.dps.scope import tracked
-from paperlib.errors import InputError
 from paperlib.training.random_rows import RandomRows
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's allocator rounds sizes up")
@@ -101,10 +100,3 @@ def test_random_rows_are_all_of_one_length_and_the_same_for_a_seed():
     assert one.lengths.tolist() == [12] * 5 and (one.labels == again.labels).all()
     assert all((a == b).all() for a, b in zip(one.input_ids, again.input_ids, strict=True))
     assert max(ids.max() for ids in one.input_ids) < backbone().model.config.vocab_size
-
-
-def test_random_rows_too_long_for_the_backbone_or_for_a_decoder_are_refused():
-    with pytest.raises(InputError, match="at least 513 tokens; tiny-bert is not one"):
-        RandomRows.draw(backbone(), 1, 513, seed=0)
-    with pytest.raises(InputError, match="tiny-t5"):
-        RandomRows.draw(backbones.load("tiny-t5", 2, seed=0), 1, 8, seed=0)

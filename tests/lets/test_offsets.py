@@ -8,7 +8,7 @@ from safetensors.torch import load, save
 
 from paperlib.errors import InputError
 from paperlib.lets import offsets, pruning
-from paperlib.lets.offsets import Offset, applied, compact, from_tensors, to_tensors
+from paperlib.lets.offsets import Offset, applied, compact, from_tensors, offset_linear, to_tensors
 
 unhurried = settings(deadline=None, max_examples=40)
 shapes = st.lists(st.integers(0, 7), min_size=1, max_size=3)
@@ -67,6 +67,71 @@ def test_the_gradient_of_the_values_is_that_of_the_kept_weights():
     values = torch.nn.Parameter(offset.values)
     (Offset(values, offset.indices, offset.shape).dense() * upstream).sum().backward()
     assert torch.equal(values.grad, upstream[mask])
+
+
+# --- the product that keeps nothing dense
+
+
+def parts_of_a_product(dtype=torch.float64, kept=0.3):
+    """x (2, 5, 6), W^p (4, 6), values and places of an offset, bias (4)."""
+    offset = Offset.of(normal(4, 6, seed=1, dtype=dtype), chosen((4, 6), kept))
+    x, bias = normal(2, 5, 6, seed=3, dtype=dtype), normal(4, seed=4, dtype=dtype)
+    return [each.requires_grad_() for each in (x, offset.values, bias)], normal(4, 6, seed=2, dtype=dtype), offset
+
+
+@pytest.mark.parametrize("reused", [False, True], ids=["merged", "offset alone"])
+@pytest.mark.parametrize("kept", [0.0, 0.3, 1.0])
+def test_the_product_is_the_dense_one_with_its_gradients(reused, kept):
+    inputs, frozen, offset = parts_of_a_product(kept=kept)
+    base = torch.zeros_like(frozen) if reused else frozen
+
+    def ours(x, values, bias):
+        return offset_linear(x, None if reused else frozen, values, offset.indices, offset.shape, bias)
+
+    def dense(x, values, bias):
+        weight = base.flatten().index_add(0, offset.indices, values).view(offset.shape)
+        return torch.nn.functional.linear(x, weight, bias)
+
+    assert torch.equal(ours(*inputs), dense(*inputs))
+    assert torch.autograd.gradcheck(ours, inputs)
+    slopes = [torch.autograd.grad(each(*inputs).square().sum(), inputs) for each in (ours, dense)]
+    for one, other in zip(*slopes, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+def test_the_product_saves_nothing_dense_but_the_frozen_weight_itself():
+    inputs, frozen, offset = parts_of_a_product()
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: (saved.append(tensor), tensor)[1], lambda each: each):
+        offset_linear(inputs[0], frozen, inputs[1], offset.indices, offset.shape, inputs[2])
+    weights = [each for each in saved if each.shape == frozen.shape]
+    assert [each.data_ptr() for each in weights] == [frozen.data_ptr()]
+    assert not frozen.requires_grad and len(saved) == 4
+
+
+@pytest.mark.parametrize("needed", [0, 1, 2])
+def test_only_the_gradients_that_are_asked_for(needed):
+    inputs, frozen, offset = parts_of_a_product()
+    inputs = [each.detach().requires_grad_(place == needed) for place, each in enumerate(inputs)]
+    offset_linear(inputs[0], frozen, inputs[1], offset.indices, offset.shape, inputs[2]).sum().backward()
+    assert [each.grad is not None for each in inputs] == [place == needed for place in range(3)]
+
+
+def test_the_product_under_autocast():
+    """bf16 in the product, fp32 in the gradients, within bf16's 3 digits of full precision."""
+    inputs, frozen, offset = parts_of_a_product(torch.float32)
+
+    def gradients():
+        scores = offset_linear(inputs[0], frozen, inputs[1], offset.indices, offset.shape, inputs[2])
+        return scores, torch.autograd.grad(scores.float().sum(), inputs)
+
+    full, slopes = gradients()
+    with torch.autocast("cpu", torch.bfloat16):
+        half, rounded = gradients()
+    assert half.dtype == torch.bfloat16 and all(each.dtype == torch.float32 for each in rounded)
+    torch.testing.assert_close(half.float(), full, rtol=0.02, atol=0.05)
+    for one, other in zip(rounded, slopes, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.02, atol=0.1)
 
 
 # --- size

@@ -192,6 +192,15 @@ def test_a_share_that_keeps_nothing_is_refused():
         pruning.masks({"a": torch.ones(48)}, 0.005)
 
 
+@pytest.mark.parametrize(("per_matrix", "rankings"), [(False, 1), (True, 2)])
+def test_all_weights_are_ranked_once(monkeypatch, per_matrix, rankings):
+    """A ranking reads every score, so one for each weight of a large model would take as many times as long."""
+    calls, ranked = [], pruning.kth_largest
+    monkeypatch.setattr(pruning, "kth_largest", lambda *given: (calls.append(1), ranked(*given))[1])
+    pruning.masks({name: each.abs() for name, each in DELTA.items()}, 0.2, per_matrix)
+    assert len(calls) == rankings
+
+
 # --- the warm-up
 
 

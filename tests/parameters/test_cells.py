@@ -29,7 +29,7 @@ def test_name_type_default_and_help(read):
     [
         "seed = 0  # no type",
         "seed: int  # no default",
-        "seed: dict = {}  # not plain",
+        "seed: set = {1}  # not plain",
         "seed: int | None = 0  # no single type",
         "seed: list[int] = [0]  # no plain type",
         "seed: int = 2**3  # not a literal",

@@ -138,6 +138,16 @@ def test_without_a_default_left_all_are_drawn(write):
     assert len(points) == 3 and all(point["p"] != 0.5 for point in points)
 
 
+def test_a_grid_may_vary_the_row_of_any_table_and_names_what_picks_it(write):
+    write(TINY + "  small.rte: {learning_rate: [2.0e-5, 3.0e-5]}\n  small.all: {epochs: [3, 5]}\n")
+    assert recipes.load("tiny").grid("small.rte") == [
+        {"task": "rte", "epochs": 10, "learning_rate": rate} for rate in (2e-5, 3e-5)
+    ]
+    assert recipes.load("tiny").grid("small.all") == [{"epochs": 3}, {"epochs": 5}], "the row all is picked by no value"
+    thinned = recipes.Search(recipes="tiny", methods=["small.rte"], configurations=1)
+    assert thinned.points({"seed": 7}) == [{"task": "rte", "epochs": 10, "learning_rate": 2e-5, "seed": 7}]
+
+
 # --- mistakes
 
 
@@ -147,6 +157,11 @@ def test_without_a_default_left_all_are_drawn(write):
         (TINY.replace("by: task", "bye: task"), r"recipes/tiny.yaml: .*tables\.small\.b"),
         (TINY.replace("p: [0.1, 0.5, 0.9]", "p: [0.1, 0.9]"), "tiny.yaml: methods.mixout: the default of p is none"),
         (TINY.replace("  mixout: {p: [", "  r3f: {p: ["), "tiny.yaml: search has 'r3f', which has no default"),
+        (
+            TINY + "  small.cola: {epochs: [1]}\n",
+            "tiny.yaml: search has 'cola', which has no default in the table 'small'",
+        ),
+        (TINY + "  small.all: {epochs: [1]}\n", "tiny.yaml: small.all: the default of epochs is none"),
         (TINY.replace("[2.0e-5, 4.0e-5]", "[]"), r"tiny.yaml: search\.mixout\.learning_rate: .*at least 1 item"),
         (TINY.replace("source: made up}", "sauce: made up}", 1), r"tiny.yaml: .*rows\.rte"),
         ("tables: [", "tiny.yaml, line 1: not valid YAML"),
@@ -269,3 +284,108 @@ def test_the_whole_search_runs_at_the_papers_scale():
     assert {job["batch_size"] for job in searched} == {16} and {job["epochs"] for job in searched} == {3}
     rates = {job["learning_rate"] for job in searched if job["method"] != "child_tuning_d"}
     assert rates == {dps().tables["bert"].rows["all"].values["learning_rate"]}
+
+
+# --- the S3Delta appendix
+
+
+PHASES, FIELDS = ("search", "retrain"), ("batch_size", "epochs", "interval")
+
+
+def s3delta() -> recipes.Recipes:
+    return recipes.load("s3delta")
+
+
+def table3(task: str, phase: str) -> recipes.Row:
+    return s3delta().tables[phase].rows[task]
+
+
+def test_table_3_as_the_runs_read_it_is_table_3_as_printed():
+    printed = {claim.id: claim.printed for claim in claims.load("s3delta").claims if claim.where == "Table 3"}
+    found = {
+        f"s3delta.B2.table3.{task}.{phase}.{field}": row.values[field]
+        for phase in PHASES
+        for task, row in s3delta().tables[phase].rows.items()
+        for field in FIELDS
+        if task != "rte"
+    }
+    assert found == printed and len(found) == 84
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_the_two_sources_of_rte_are_one_row(phase):
+    """The appendix counts RTE among SuperGLUE's tasks; GLUE has the same rows."""
+    assert table3("rte", phase).values == table3("superglue_rte", phase).values
+    assert table3("rte", phase).official == table3("superglue_rte", phase).official
+
+
+def test_six_tasks_have_other_values_in_the_published_scripts():
+    differing = {
+        (task, phase, field)
+        for phase in PHASES
+        for task, row in s3delta().tables[phase].rows.items()
+        for field in FIELDS
+        if row.values[field] != row.official[field] and task != "rte"
+    }
+    assert {task for task, _, _ in differing} == {"stsb", "cb", "multirc", "record", "superglue_rte", "wic"}
+    assert len(differing) == 15
+    copied = {f: table3("copa", "search").official[f] for f in FIELDS}
+    assert copied == {f: table3("multirc", "search").official[f] for f in FIELDS}, "MultiRC's script has COPA's numbers"
+
+
+def test_the_text_s_values_are_what_it_says_was_selected_and_among_those_tried():
+    printed = {claim.id.removeprefix("s3delta.B2."): claim.printed for claim in claims.load("s3delta").claims}
+    usual = s3delta().tables["every_run"].rows["all"].values
+    for name, values in s3delta().search["every_run.all"].items():
+        assert usual[name] == printed[f"selected.{name}"]
+        assert values == [float(value) for value in printed[f"grid.{name}"].strip("{}").split(", ")]
+    assert usual["beta"] == printed["beta"]
+    rates = s3delta().search["placements.fine_tuning"]["learning_rate"]
+    assert rates == [float(value) for value in printed["fine_tuning.grid"].strip("{}").split(", ")]
+    assert s3delta().usual("placements.fine_tuning") == {"placement": "fine_tuning", "learning_rate": 3e-5}
+    assert len(s3delta().grid("every_run.all")) == 36
+
+
+def test_every_row_makes_a_valid_search_or_training_as_long_as_printed():
+    from paperlib.s3delta.search import Settings
+
+    for task in s3delta().tables["search"].rows:
+        searched = parameters.resolve(
+            "runs/search", recipes.fill(["s3delta.search", "s3delta.every_run"], {"task": task})
+        )
+        assert (searched.steps, searched.alpha_learning_rate, searched.learning_rate) == (0, 0.1, 3e-4)
+        assert Settings.of(searched, 1.0).total_steps(2490) == searched.epochs * -(-1245 // searched.batch_size)
+        for placement in s3delta().tables["placements"].rows:
+            tables, point = ["s3delta.retrain", "s3delta.placements"], {"task": task, "placement": placement}
+            trained = parameters.resolve("runs/delta_tuning", recipes.fill(tables, point))
+            assert (trained.steps, trained.epochs) == (0, table3(task, "retrain").values["epochs"])
+            assert trained.learning_rate == (3e-5 if placement == "fine_tuning" else 3e-4)
+
+
+def test_every_placement_there_is_has_a_learning_rate():
+    from paperlib.parameters.runs import PLACEMENTS
+
+    assert set(s3delta().tables["placements"].rows) == set(PLACEMENTS)
+
+
+def test_every_configuration_of_the_pre_experiments_is_a_valid_run():
+    for point in s3delta().grid("every_run.all"):
+        for task in ("boolq", "sst2"):
+            filled = recipes.fill(["s3delta.search"], {"task": task, **point})
+            assert parameters.resolve("runs/search", filled).tau == point["tau"]
+    for point in s3delta().grid("placements.fine_tuning"):
+        assert parameters.resolve("runs/delta_tuning", {"task": "rte", **point}).placement == "fine_tuning"
+
+
+def test_the_published_code_selects_by_the_metric_of_table_4_but_on_two_tasks():
+    from paperlib import tasks
+
+    others = {
+        task
+        for task, row in s3delta().tables["search"].rows.items()
+        if row.official["metric"] != tasks.get(task).metrics[0]
+    }
+    assert others == {"cb", "record"}
+    assert all(
+        row.official["metric"] in tasks.get(task).metrics for task, row in s3delta().tables["search"].rows.items()
+    )

@@ -150,6 +150,17 @@ def test_an_average_goes_by_the_mean_of_p(small_model):
     assert Structure.average(parts[:1], model) == parts[0]
 
 
+def test_an_average_does_not_depend_on_the_order_of_names(small_model):
+    """A record sorts its names, the space has them layer by layer."""
+    model = small_model("tiny-bert")
+    parts = [found(model, seed=seed) for seed in range(3)]
+    read = [Structure.of(json.loads(json.dumps(part.plain(), sort_keys=True))) for part in parts]
+    assert [*read[0].p] != [*parts[0].p] and read == parts
+    assert Structure.average(read, model) == Structure.average(parts, model)
+    with pytest.raises(InputError, match="other positions than this model"):
+        Structure.average(parts[:2], small_model("tiny-t5"))
+
+
 def test_only_structures_of_one_search_can_be_averaged(small_model):
     model = small_model("tiny-bert")
     one = found(model)

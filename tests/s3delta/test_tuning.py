@@ -5,9 +5,9 @@ import torch
 
 from paperlib.errors import InputError
 from paperlib.s3delta.positions import BASELINES, candidates
-from paperlib.s3delta.structure import Structure
+from paperlib.s3delta.structure import Structure, budget
 from paperlib.s3delta.supernet import head
-from paperlib.s3delta.tuning import DeltaTuning
+from paperlib.s3delta.tuning import DeltaTuning, placed
 from paperlib.training import Loop
 
 BACKBONES = ["tiny-bert", "tiny-t5"]
@@ -121,6 +121,37 @@ def test_retraining_draws_fresh_modules_from_its_seed(make_problem, make_setting
         return method.supernet.deltas[0].A.detach()
 
     assert torch.equal(drawn(0), drawn(0)) and not torch.equal(drawn(0), drawn(1))
+
+
+SHARE = 100.0  # delta parameters per ten thousand of a tiny backbone's
+
+
+def place(placement, model, searched=(), backbone="tiny-bert", seed=0):
+    return placed(placement, model, backbone, "M", SHARE, seed, searched)
+
+
+def test_a_placement_is_a_structure_or_a_name(small_model):
+    model = small_model("tiny-bert")
+    allowed = budget(model, SHARE)
+    names = [each.name for each in candidates(model, "M")]
+    one, other = (
+        Structure.greedy("tiny-bert", model, "M", p, allowed) for p in ([0.2] * 36, [i / 100 for i in range(36)])
+    )
+    assert len(names) == 36 and place("bitfit", model) == "bitfit"
+    assert (
+        place("random", model)
+        == Structure.random("tiny-bert", model, "M", allowed, 0)
+        != place("random", model, seed=1)
+    )
+    assert place("searched", model, [one]) is one
+    assert place("searched", model, [one, other]) == Structure.average([one, other], model)
+
+
+def test_a_searched_structure_is_of_the_same_backbone(small_model):
+    model = small_model("tiny-bert")
+    found = Structure.greedy("tiny-bert", model, "M", [0.2] * 36, 1000)
+    with pytest.raises(InputError, match="searched for backbone 'tiny-bert' does not fit 'tiny-t5'"):
+        place("searched", model, [found], backbone="tiny-t5")
 
 
 def test_unknown_baselines_and_structures_of_other_models_are_refused(make_problem, make_settings):
