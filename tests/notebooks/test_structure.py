@@ -163,7 +163,9 @@ def test_a_section_judges_its_claims_and_says_first_what_differs(name):
 
 
 def test_every_section_notebook_is_listed_under_sections_of_its_paper_and_exists():
-    listed = {(paper, s.notebook) for paper in claims.PAPERS for s in claims.load(paper).sections.values() if s.notebook}
+    listed = {
+        (paper, s.notebook) for paper in claims.PAPERS for s in claims.load(paper).sections.values() if s.notebook
+    }
     assert sorted(notebook for _, notebook in listed) == sorted(PAPER_NOTEBOOKS)
     assert all(notebook.startswith(f"{paper}/") for paper, notebook in listed)
 

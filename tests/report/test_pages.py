@@ -218,7 +218,7 @@ def test_the_footer_says_where_a_page_came_from(built):
     terms = {pair.dt.get_text(): pair.dd.get_text() for pair in footer.select("dl div")}
     assert terms["Git commit"] == "4b2a9c01d7e2 with uncommitted changes"
     assert terms["Notebook SHA-256"] == "0f" * 32
-    assert terms["Parameters"] == "backbone = minilm, profile = laptop, seeds = [0, 1]"
+    assert terms["Parameters"] == "profile = laptop, seeds = [0, 1], backbone = minilm"
     assert (terms["Seeds"], terms["Versions"], terms["Device"]) == ("0, 1", "torch 2.13.0", "cpu")
     assert (terms["Precision"], terms["Deterministic"], terms["Threads"]) == ("fp32", "yes", "1")
     assert (terms["Wall time"], terms["Peak memory"], terms["Energy"]) == ("1 min 23 s", "2.00 GiB", "not measured")
