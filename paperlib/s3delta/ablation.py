@@ -2,15 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
 from itertools import combinations
 from typing import Any, Protocol
 
 import numpy as np
 
-from paperlib import backbones, tasks
+from paperlib import tasks
 from paperlib.s3delta import structure
-from paperlib.s3delta.positions import candidates
 
 
 class Record(Protocol):
@@ -34,14 +32,14 @@ class Ablation:
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> "Ablation":
-        """Records of ``runs/search``, and of ``runs/delta_tuning`` with searched structures; others are left out."""
+        """Records of ``runs/search``, and of ``runs/delta_tuning`` with structures searched on their own task; others are left out."""
         scores, searches, metrics = {}, {}, {}
         for record in records:
             at, results = record.parameters, record.results
             if record.notebook == "runs/search":
                 setting, metrics[_setting(at)] = _setting(at), next(iter(results["validation"][0]))
                 searches.setdefault(setting, {}).setdefault(at["gradient"], {})[at["seed"]] = record
-            elif record.notebook == "runs/delta_tuning" and at["placement"] == "searched":
+            elif record.notebook == "runs/delta_tuning" and at["placement"] == "searched" and not at["searched_on"]:
                 setting, gradient = _setting(at), at["search"].get("gradient", "global")
                 metrics[setting], score = next(iter(results["test"].items()))
                 scores.setdefault(setting, {}).setdefault(gradient, {})[at["seed"]] = score
@@ -106,16 +104,10 @@ def _random_pairs(results: dict[str, Any], draws: int, generator: np.random.Gene
     return list(zip(filled[::2], filled[1::2], strict=True))
 
 
-@cache
-def _names(backbone: str, space: str) -> list[str]:
-    """Modules in the order of a record's probabilities: JSON keeps lists in order, but not the names in a dictionary."""
-    return [position.name for position in candidates(backbones.load(backbone, outputs=2, seed=0).model, space)]
-
-
 def _curve(record: Record, metric: str) -> tuple[np.ndarray, list[float], np.ndarray]:
     results, at = record.results, record.parameters
     chosen = set(results["structure"]["chosen"])
-    held = [results["modules"][name]["size"] * (name in chosen) for name in _names(at["backbone"], at["space"])]
+    held = [results["modules"][name]["size"] * (name in chosen) for name in results["names"]]
     steps = at["interval"] * np.arange(1, 1 + len(results["validation"]))
     shares = np.array(results["probabilities"]) @ held / results["structure"]["budget"]
     return steps, [scored[metric] for scored in results["validation"]], shares

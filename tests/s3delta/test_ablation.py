@@ -14,6 +14,7 @@ SIZES = {"a:lora": 4, "b:bitfit": 2, "c:lra": 6, "d:bitfit": 2}
 def search(chosen, gradient="global", probabilities=((0.5, 0.5, 0.5, 0.5),), **at):
     results = {
         "structure": {"chosen": list(chosen), "budget": 6.0},
+        "names": list(SIZES),
         "modules": {name: {"size": size} for name, size in SIZES.items()},
         "validation": [{"accuracy": 0.5 + 0.1 * k, "f1": 0.0} for k in range(len(probabilities))],
         "probabilities": [list(p) for p in probabilities],
@@ -24,7 +25,7 @@ def search(chosen, gradient="global", probabilities=((0.5, 0.5, 0.5, 0.5),), **a
 
 def retrained(score, gradient=None, placement="searched", **at):
     search = {} if gradient is None else {"gradient": gradient}
-    parameters = {**AT, "placement": placement, "search": search, **at}
+    parameters = {**AT, "placement": placement, "searched_on": [], "search": search, **at}
     results = {"test": {"accuracy": score, "f1": 0.0}}
     return Record(notebook="runs/delta_tuning", parameters=parameters, results=results)
 
@@ -44,7 +45,7 @@ def test_scores_are_paired_on_setting_and_seed():
         [
             *(retrained(0.6, seed=0), retrained(0.5, "local", seed=0), retrained(0.7, "global", seed=1)),
             *(retrained(0.4, "local", seed=2), retrained(0.9, task="cola"), retrained(0.8, "local", budget=5.0)),
-            retrained(0.1, placement="random", seed=5),
+            *(retrained(0.1, placement="random", seed=5), retrained(0.2, searched_on=["cola"], seed=2)),
         ]
     )
     assert found.pairs() == {"RTE, M at 1.389": [(0.6, 0.5)]}
@@ -63,6 +64,7 @@ def test_curves_count_optimizer_steps_and_the_budget_of_the_chosen(small_model):
     record = search([], probabilities=[[0.5 * held for held in chosen.values()], [*map(float, chosen.values())]])
     record.parameters |= {"backbone": "tiny-bert", "space": "L"}
     record.results["structure"] = {"chosen": [name for name in chosen if chosen[name]], "budget": budget}
+    record.results["names"] = list(sizes)
     record.results["modules"] = {name: {"size": sizes[name]} for name in sorted(sizes)}
     assert list(sizes) != sorted(sizes)
     ((gradient, steps, scores, held),) = Ablation.of([record]).curves()["RTE, L at 1.389"]
