@@ -50,7 +50,8 @@ READING = (
 )
 
 
-CHOOSING = "run.finish({'found': run.parameters.seed})"
+# Slow enough that a run which did not wait would find nothing.
+CHOOSING = "import time\ntime.sleep(6)\nrun.finish({'found': run.parameters.seed})"
 USING = "run.finish({'read': [record.results['found'] for record in run.required()]})"
 
 
