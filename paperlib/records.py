@@ -57,11 +57,9 @@ def path_of(notebook: str, parameters: dict[str, Any]) -> Path:
 
 
 def jobs_behind(notebook: str, parameters: dict[str, Any]) -> list[profiles.Job]:
-    """What a notebook reads: a section the runs of its profile, the scoreboard the sections, delta tuning the searches; others nothing."""
-    if notebook == "runs/delta_tuning":
-        return [profiles.Job("runs/search", each) for each in searches.behind(parameters)]
+    """What a notebook reads: a section the runs of its profile, the scoreboard the sections, others the searches they train."""
     if "profile" not in parameters:
-        return []
+        return [profiles.Job(*each) for each in searches.behind(notebook, parameters)]
     profile, overrides = parameters["profile"], profiles.overrides_of(parameters)
     if notebook == "overview":
         return [profiles.section_job(profile, section, overrides) for section in profiles.load(profile).sections]

@@ -86,6 +86,15 @@ class Architecture:
         """The likelier choice of every selector; ``own``: P(own), (L, 3). A tie is shared."""
         return cls(tuple(Own(*row) for row in (own > 0.5).tolist()))
 
+    def reduced(self) -> "Architecture":
+        """The same sub-task, but for dropout in training, with no more operations: where all below is shared, H^t_{j-1} is H^p_{j-1}, and the
+        own input the shared one."""
+        rows, shared = [], True
+        for own in self.layers:
+            rows.append(own._replace(input=own.input and own.attention and not shared))
+            shared = shared and not (own.attention or own.feed_forward)
+        return Architecture(tuple(rows))
+
     def probabilities(self, **options) -> torch.Tensor:
         """One-hot: P(own), (L, 3), each 0 or 1; ``options`` as for ``torch.tensor``."""
         return torch.tensor(self.layers, **({"dtype": torch.get_default_dtype()} | options))

@@ -23,6 +23,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 PLACEMENTS = ("searched", "random", "fine_tuning", "adapter", "lora_r8", "lora_r1", "bitfit", "lnfit", "lra")
 SHARED = ("source", "data_dir", "backbone", "space", "budget")
 SPLITS = ("train", "validation", "validation_mismatched", "test")
+SHARING = ("lets", "full", "freeze_bottom", "adapters", "non_adaptive", "diff_pruning", "diff_pruning_structured")
+OF_THE_SUB_TASK = ("source", "data_dir", "backbone", "train_rows", "aggregation", "lstm")
 METHODS = ("vanilla", *(name for family in FAMILIES.values() for name in family))
 
 
@@ -172,6 +174,84 @@ class DeltaTuning(DeltaModules):
         return self
 
 
+def _known_sharing(value: str) -> str:
+    if value not in SHARING:
+        raise ValueError(f"unknown method {value!r}{suggestion(value, SHARING)}; known: {', '.join(SHARING)}")
+    return value
+
+
+class SubTask(DataParameters):
+    """What a search for shared parts and the training of a sub-task are both given: the rows, the readout, and how to train."""
+
+    task: TaskName
+    train_rows: Annotated[int, Field(ge=0)]
+    aggregation: Annotated[int, Field(ge=1)]
+    lstm: Annotated[int, Field(ge=1)]
+    seed: Seed
+    batch_size: Annotated[int, Field(ge=1)]
+    interval: Annotated[int, Field(ge=0)]
+    learning_rate: Annotated[float, Field(gt=0, lt=1)]
+    bias_learning_rate: Annotated[float, Field(gt=0, lt=1)]
+    clip_norm: Annotated[float, Field(gt=0)]
+    dropout: Annotated[float, Field(ge=-1, lt=1)]
+    checkpoint_seconds: Annotated[float, Field(ge=0)]
+
+
+class SharingSearch(SubTask):
+    """``runs/sharing_search``: which parts of every layer a sub-task owns."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    alpha_learning_rate: Annotated[float, Field(gt=0, le=10)]
+    xi: Annotated[float, Field(ge=0, lt=1)]
+    form: Literal["L1", "L2", "L3"]
+    alpha: Annotated[float, Field(gt=0)]
+    beta: Annotated[float, Field(gt=0)]
+    length: Annotated[int, Field(ge=1)]
+    density: Annotated[float, Field(gt=0, le=1)]
+    overhead: bool
+    postponed: Annotated[float, Field(ge=0)]
+    temperature: Annotated[float, Field(gt=0)]
+    anneal: Annotated[float, Field(gt=0)]
+    patience: Annotated[int, Field(ge=1)]
+
+
+class Sharing(SubTask):
+    """``runs/sharing``: one sub-task trained by LeTS or by a method it is compared with."""
+
+    method: Annotated[str, AfterValidator(_known_sharing)]
+    architecture: Literal["searched", "all_own", "all_share", "freeze_bottom"]
+    frozen_layers: Annotated[int, Field(ge=0)]
+    search: dict[str, Any]
+    k: Annotated[float, Field(gt=0, le=1)]
+    per_matrix: bool
+    start: Literal["zero", "warm"]
+    mask_steps: Annotated[int, Field(ge=1)]
+    mask_learning_rate: Annotated[float, Field(gt=0, lt=1)]
+    mask_optimizer: Literal["adam", "sgd"]
+    finding_learning_rate: Annotated[float, Field(gt=0, lt=1)]
+    penalty: Annotated[float, Field(ge=0)]
+    bottleneck: Annotated[int, Field(ge=1)]
+    epochs: Annotated[int, Field(ge=1)]
+    steps: Annotated[int, Field(ge=0)]
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)]
+    warmup_steps: Annotated[int, Field(ge=0)]
+    weight_decay: Annotated[float, Field(ge=0, lt=1)]
+    precision: Precision
+
+    @property
+    def reads_a_search(self) -> bool:
+        """Whether the architecture is one that a search found."""
+        return self.method == "lets" and self.architecture == "searched"
+
+    @model_validator(mode="after")
+    def _a_search_belongs_to_a_searched_architecture(self):
+        if self.search and not self.reads_a_search:
+            raise ValueError("search: only method lets with architecture searched reads a search; leave it empty")
+        if fixed := [name for name in self.search if name in (*OF_THE_SUB_TASK, "task", "seed", "density")]:
+            raise ValueError(f"search: {', '.join(fixed)} of a search are those of this run; give them there")
+        return self
+
+
 class Footprint(Parameters):
     """``runs/footprint``: bytes that a few steps of every method allocate, at one batch size."""
 
@@ -188,5 +268,7 @@ MODELS: dict[str, type[Parameters]] = {
     "runs/transfer": Transfer,
     "runs/search": Search,
     "runs/delta_tuning": DeltaTuning,
+    "runs/sharing_search": SharingSearch,
+    "runs/sharing": Sharing,
     "runs/footprint": Footprint,
 }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HELD_OUT = 2000  # S3Delta, appendix B: rows of a large training set that become validation
+SHARE, MOST = 0.1, 1000  # LeTS: training rows that become validation
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,27 @@ def dps(frames: "dict[str, pd.DataFrame]", task: Task) -> Splits:
     return Splits(_split(frames, task, "train", "DPS"), None, _split(frames, task, "validation", "DPS"))
 
 
-def of_protocol(name: str, frames: "dict[str, pd.DataFrame]", task: Task, seed: int, train_rows: int = 0) -> Splits:
-    """The splits of protocol ``"dps"`` or ``"s3delta"``, training rows cut to ``train_rows`` (0: all).
-
-    The cut does not depend on ``seed``: restarts share their rows.
+def lets(frames: "dict[str, pd.DataFrame]", task: Task, seed: int) -> Splits:
+    """LeTS (appendix A.2) selects on dev and reports on GLUE's test rows, whose labels are not public. Inferred, so that what selects does not
+    report: a tenth of the training rows, at most 1,000, becomes validation, and dev is the test. InputError: as :func:`s3delta`.
     """
+    train, official = _split(frames, task, "train", "LeTS"), _split(frames, task, "validation", "LeTS")
+    validation, rest = _part(train, task, min(round(SHARE * len(train)), MOST), seed, "train")
+    return Splits(rest, validation, official)
+
+
+def of_protocol(name: str, frames: "dict[str, pd.DataFrame]", task: Task, seed: int, train_rows: int = 0) -> Splits:
+    """The splits of protocol ``"dps"``, ``"s3delta"`` or ``"lets"``, training rows cut to ``train_rows`` (0: all).
+
+    The cut does not depend on ``seed``: restarts share their rows. LeTS takes its validation rows from the cut.
+    """
+    if name == "lets":
+        given = {
+            split: cut(frame, train_rows, seed=0) if split == "train" else frame for split, frame in frames.items()
+        }
+        return lets(given, task, seed)
     if name not in ("dps", "s3delta"):
-        raise InputError(f"unknown protocol {name!r}; known: dps, s3delta")
+        raise InputError(f"unknown protocol {name!r}; known: dps, s3delta, lets")
     chosen = dps(frames, task) if name == "dps" else s3delta(frames, task, seed)
     return replace(chosen, train=cut(chosen.train, train_rows, seed=0))
 

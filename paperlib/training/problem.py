@@ -1,6 +1,7 @@
 """A problem: one backbone on one task, its encoded rows, the loss and the scores."""
 
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -39,6 +40,10 @@ class Problem:
             return None if frame is None else encoder(frame, task, backbone.tokenizer)
 
         return cls(task, backbone, encoded(splits.train), encoded(splits.validation), encoded(splits.test))
+
+    def copy(self) -> "Problem":
+        """The same rows, and a backbone of its own with the weights as they are now."""
+        return replace(self, backbone=replace(self.backbone, model=deepcopy(self.model)))
 
     @property
     def model(self) -> torch.nn.Module:

@@ -12,6 +12,7 @@ from transformers import AutoModel
 
 from paperlib import backbones
 from paperlib.errors import InputError
+from paperlib.lets import operations
 from paperlib.lets.architecture import Architecture, Own, Task
 from paperlib.lets.frozen_pass import FrozenEncoder
 from paperlib.lets.own_layers import OwnLinear
@@ -20,6 +21,7 @@ from paperlib.lets.readout import Readout, ReadoutSizes
 L, D, OUTPUTS = 3, 32, 2
 SIZES = ReadoutSizes(aggregation=5, lstm=4)
 FAMILIES = ["tiny-bert", "tiny-roberta", "tiny-electra"]
+ENCODER = operations.Encoder(L, D, 2 * D)
 CLOSE = {"rtol": 0, "atol": 1e-12}
 # Ours -> the same place in a layer of transformers.
 PLACES = {
@@ -256,6 +258,25 @@ def test_soft_selectors_at_one_hot_probabilities_are_the_discrete_ones(own):
 @given(own=architectures)
 def test_an_architecture_is_found_again_in_its_probabilities(own):
     assert Architecture.most_probable(own.probabilities()) == own
+
+
+@settings(max_examples=30, deadline=None)
+@given(own=architectures)
+def test_a_reduced_architecture_computes_the_same_with_no_more_operations(own):
+    frozen, task = super_network()
+    with torch.no_grad():
+        shared = frozen(**inputs())
+        assert_close(task.hidden_states(shared, own.reduced()), task.hidden_states(shared, own))
+    macs = [
+        sum(sum(layer.values()) for layer in operations.task(ENCODER, 6, each, 0.1)) for each in (own, own.reduced())
+    ]
+    assert macs[1] <= macs[0] and own.reduced().reduced() == own.reduced()
+
+
+def test_the_first_owned_attention_has_no_input_of_its_own():
+    assert Architecture.freeze_bottom(L, 1).reduced() == Architecture(
+        (Own(False, False, False), Own(False, True, True), Own(True, True, True))
+    )
 
 
 def test_a_tie_is_shared():

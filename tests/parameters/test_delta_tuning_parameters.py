@@ -19,7 +19,9 @@ def refusal(notebook: str, **values) -> str:
 
 
 def behind(**values) -> list[dict]:
-    return searches.behind(parameters.resolve(RUN, values).model_dump())
+    found = searches.behind(RUN, parameters.resolve(RUN, values).model_dump())
+    assert {notebook for notebook, _ in found} <= {SEARCH}
+    return [each for _, each in found]
 
 
 @pytest.mark.parametrize("notebook", [SEARCH, RUN])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from paperlib.errors import InputError
 from paperlib.tasks import get
-from paperlib.tasks.splits import cut, dps, halves, of_protocol, s3delta
+from paperlib.tasks.splits import cut, dps, halves, lets, of_protocol, s3delta
 
 SEEDS = st.integers(0, 2**32)
 
@@ -124,8 +124,27 @@ def test_a_protocol_by_name_cuts_the_same_training_rows_for_every_seed():
     pd.testing.assert_frame_equal(one.train, two.train)
     assert len(one.train) == 10 and ids(one.test) != ids(two.test)
     assert of_protocol("dps", frames, get("rte"), 1).train is frames["train"]
-    with pytest.raises(InputError, match="unknown protocol 'lets'; known: dps, s3delta"):
-        of_protocol("lets", frames, get("rte"), 0)
+    with pytest.raises(InputError, match="unknown protocol 'bert'; known: dps, s3delta, lets"):
+        of_protocol("bert", frames, get("rte"), 0)
+
+
+@pytest.mark.parametrize("rows, held_out", [(25, 2), (40, 4), (10_001, 1000), (12_000, 1000)])
+def test_lets_selects_on_a_tenth_of_the_training_rows(rows, held_out):
+    frames = {"train": pairs(rows), "validation": pairs(7)}
+    splits, other = (lets(frames, get("sst2"), seed) for seed in (0, 1))
+    assert splits.test is frames["validation"]
+    assert (len(splits.validation), len(splits.train)) == (held_out, rows - held_out)
+    assert ids(splits.validation) | ids(splits.train) == ids(frames["train"])
+    assert ids(splits.validation) != ids(other.validation)
+
+
+def test_lets_takes_its_validation_rows_from_the_cut():
+    frames = {"train": pairs(400), "validation": pairs(7)}
+    cuts = [of_protocol("lets", frames, get("rte"), seed, train_rows=40) for seed in (0, 1)]
+    assert {(len(each.train), len(each.validation)) for each in cuts} == {(36, 4)}
+    one, two = (ids(each.train) | ids(each.validation) for each in cuts)
+    assert one == two, "restarts share their rows"
+    assert cuts[0].test is frames["validation"]
 
 
 @given(rows=st.integers(2, 50), seed=SEEDS)
