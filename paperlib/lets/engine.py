@@ -242,10 +242,9 @@ class _Added:
     def __call__(self, frozen: nn.Linear, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         if self.delta is None:
             return known + self.bias
-        # torch has no sparse product in half precision on every device.
         with torch.autocast(x.device.type, enabled=False):
-            flat, start = (each.flatten(0, 1).to(self.delta.dtype) for each in (x, known))
-            return torch.addmm(start, flat, self.delta.t()).add_(self.bias).view_as(known)
+            start = known.flatten(0, 1) + self.bias.to(self.delta.dtype)
+            return start.addmm_(x.flatten(0, 1).to(start.dtype), self.delta.t()).to(known.dtype).view_as(known)
 
 
 @torch.no_grad()
@@ -269,7 +268,8 @@ def _shared_input(own: OwnLinear, frozen: nn.Linear) -> _Merged | _Added:
 
 
 def _rows(dense: torch.Tensor) -> torch.Tensor:
-    """Compressed rows with places of 32 bits."""
+    """Compressed rows with places of 32 bits; in single precision where it is less, since torch has no sparse product of halves on every device."""
+    dense = dense.to(torch.promote_types(dense.dtype, torch.float32))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
         wide = dense.to_sparse_csr()

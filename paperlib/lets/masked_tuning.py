@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -59,31 +60,41 @@ class WarmUp:
         if self.optimizer not in OPTIMIZERS:
             raise InputError(f"warm-up: unknown optimizer {self.optimizer!r}; known: {', '.join(OPTIMIZERS)}")
 
-    def walk(self, problem: TaskProblem) -> Iterator[int]:
-        """Train ``problem.model`` in place; yields every step's number once it is done. Draws from streams of its own alone."""
+    def walk(
+        self, problem: TaskProblem, optimizer: torch.optim.Optimizer | None = None, done: int = 0
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """Train ``problem.model`` in place; yields every step's number and loss once it is done. Draws from streams of its own alone.
+
+        Goes on after ``done`` steps, if model and ``optimizer`` (:meth:`optimizing`; None: a new one) are as these left them.
+        """
         network = problem.model.train()
-        optimizer = self._optimizer(network)
-        batches = self._batches(problem)
-        for step in range(1, self.steps + 1):
-            self._loss(problem, next(batches), step).backward()
+        optimizer = optimizer or self.optimizing(network)
+        batches = islice(self._batches(problem), done, None)
+        for step in range(done + 1, self.steps + 1):
+            loss = self._loss(problem, next(batches), step)
+            loss.backward()
             norm = clip_grad_norm_(network.parameters(), self.clip_norm)
             if not norm.isfinite():
                 raise InputError(f"warm-up: the gradient of step {step} is not finite; lower the learning rate")
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            yield step
+            yield step, loss.detach()
 
-    def mask_gradients(self, problem: TaskProblem) -> dict[str, torch.Tensor]:
-        """g (:func:`pruning.mask_gradients`) at the offsets as they are, by name of their linear map, on a batch of an epoch no walk gets to."""
-        weights = {name: own.offset.weight for name, own in owned(problem.model).items()}
-        last = 1 + self.steps // -(-len(problem.train) // self.batch_size)
-        rows = self._epoch(problem, last)[0]
-        delta = {name: weight.detach() for name, weight in weights.items()}
-        return pruning.mask_gradients(self._loss(problem, rows, 0), weights, delta)
-
-    def _optimizer(self, network: Task) -> torch.optim.Optimizer:
+    def optimizing(self, network: Task) -> torch.optim.Optimizer:
+        """A new optimizer of all that ``network`` owns."""
         decay = {"weight_decay": 0.0}
         return OPTIMIZERS[self.optimizer](network.parameters(), lr=self.learning_rate, fused=True, **decay)
+
+    def mask_gradients(self, problem: TaskProblem, look: int = 0) -> dict[str, torch.Tensor]:
+        """g (:func:`pruning.mask_gradients`) at the offsets as they are, by name of their linear map, on a batch of an epoch no walk gets to.
+
+        ``look``: another number is another batch, under other dropout.
+        """
+        weights = {name: own.offset.weight for name, own in owned(problem.model).items()}
+        last = 1 + self.steps // -(-len(problem.train) // self.batch_size)
+        rows = self._epoch(problem, last + look)[0]
+        delta = {name: weight.detach() for name, weight in weights.items()}
+        return pruning.mask_gradients(self._loss(problem, rows, self.steps + 1 + look), weights, delta)
 
     def _loss(self, problem: TaskProblem, rows: np.ndarray, step: int) -> torch.Tensor:
         """Of one batch, with dropout that depends on seed and step alone: a look in between changes no later step."""

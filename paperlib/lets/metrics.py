@@ -1,4 +1,4 @@
-"""The metrics of appendix A.1, equations (10) to (13). Operations may be in any one unit: all are ratios."""
+"""The metrics of appendix A.1: equations (10) to (13), and Figure 6's total parameters. Operations may be in any one unit: all are ratios."""
 
 from collections.abc import Sequence
 
@@ -32,6 +32,16 @@ def max_speedup(tasks: int, critical_path: float, bert: float) -> float:
     _require_tasks(tasks)
     _require_positive("ops(critical path)", critical_path)
     return tasks * bert / critical_path
+
+
+def total_parameters(tasks: Sequence[float], shared: float = 100.0) -> float:
+    """Total parameters in percent of the pre-trained model: what is ``shared`` once, and what every sub-task adds.
+
+    ``tasks``: percent that each adds. ``shared``: the whole pre-trained model, or 0 where every sub-task is a model of its own. Inferred: no
+    equation is printed; the rule gives the totals that DiffPruning's paper prints for its baselines.
+    """
+    _require_tasks(len(tasks))
+    return shared + sum(tasks)
 
 
 def summary(work: Workload, bert: float) -> dict[str, float]:

@@ -52,7 +52,8 @@ def kept(k: float, entries: int) -> int:
     if not 0 < k <= 1:
         raise InputError(f"delta-pruning: the kept share k must lie in (0, 1], got {k:g}")
     if not (kappa := round(k * entries)):
-        raise InputError(f"delta-pruning: k = {k:g} keeps none of {entries} offsets; give at least {1 / entries:.1g}")
+        enough = f"; give at least {1 / entries:.1g}" if entries else ""
+        raise InputError(f"delta-pruning: k = {k:g} keeps none of {entries} offsets{enough}")
     return kappa
 
 

@@ -101,7 +101,7 @@ def sharing(
     length: int,
     architectures: Mapping[str, "Architecture"],
     waits_for: Mapping[str, Collection[str]],
-    kept: Kept,
+    kept: Kept | Mapping[str, Kept],
     readout: int = 0,
     only_read: bool = False,
 ) -> Workload:
@@ -110,15 +110,19 @@ def sharing(
     Inferred: a node per layer of a sub-task that owns anything there, one per readout, and up to three per frozen layer, since sub-tasks
     wait for different ones of its results; only what some sub-task asks for is there. q, k and v of a layer are one node, else a plain
     model could be faster than itself. A layer waits for the one below where it owns its input, else for frozen results alone; the readout
-    waits for all layers. ``waits_for``: as in :func:`freeze_bottom`; ``kept``, ``only_read``: as in :func:`operations.task`;
-    ``readout``: MAC of each readout. InputError: as in :func:`freeze_bottom`; an architecture missing or for another number of layers.
+    waits for all layers. ``waits_for``: as in :func:`freeze_bottom`; ``kept``, ``only_read``: as in :func:`operations.task`,
+    ``kept`` of all sub-tasks or of each; ``readout``: MAC of each readout. InputError: as in :func:`freeze_bottom`; an architecture or
+    a kept share missing or for another number of layers.
     """
     _require_order(waits_for)
-    if architectures.keys() != waits_for.keys():
-        raise InputError("sharing: give every sub-task an architecture and what it waits for, and nothing else")
+    shares = kept if isinstance(kept, Mapping) else dict.fromkeys(architectures, kept)
+    if not architectures.keys() == waits_for.keys() == shares.keys():
+        raise InputError(
+            "sharing: give every sub-task an architecture, a kept share and what it waits for, and nothing else"
+        )
     macs, edges = _frozen(operations.frozen(encoder, length, [*architectures.values()]))
     for task, architecture in architectures.items():
-        layers = operations.task(encoder, length, architecture, kept, only_read)
+        layers = operations.task(encoder, length, architecture, shares[task], only_read)
         start = {(other, READOUT) for other in waits_for[task]}
         own = _waiting(task, architecture, start)
         edges |= own

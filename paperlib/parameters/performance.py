@@ -52,8 +52,34 @@ class SearchCost(Parameters):
     seed: Seed
 
 
+SubTaskKind = Literal["freeze_bottom_half", "decoupled", "mixed", "alternating", "all_own"]
+"""The kinds of ``paperlib.lets.sharing_cost``, which this light module does not import."""
+
+
+def _each_once(kinds: list[str]) -> list[str]:
+    if len(set(kinds)) < len(kinds):
+        raise ValueError(f"none may be named twice, got {', '.join(kinds)}")
+    return kinds
+
+
+class Sharing(Parameters):
+    """``performance/sharing``: seconds and bytes of several sub-tasks on one frozen pass, against as many separate models."""
+
+    backbone: Backbone
+    architectures: Annotated[list[SubTaskKind], Field(min_length=1), AfterValidator(_each_once)]
+    tasks: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)]
+    length: Annotated[int, Field(ge=2)]
+    kept: Annotated[float, Field(gt=0, le=1)]
+    weights: Literal["merged", "patched"]
+    rounds: Annotated[int, Field(ge=1)]
+    precision: Precision
+    seed: Seed
+
+
 MODELS: dict[str, type[Parameters]] = {
     "performance/search_cost": SearchCost,
+    "performance/sharing": Sharing,
     "performance/step_cost": StepCost,
     "performance/throughput": Throughput,
 }

@@ -95,15 +95,17 @@ def section_job(profile: str, section: str, overrides: dict[str, Any]) -> Job:
 
 def page_job(profile: str, notebook: str, overrides: dict[str, Any], given: dict[str, Any] | None = None) -> Job:
     """A light notebook opened at this profile: a section, or the scoreboard."""
-    return _job(notebook, given or {}, {**load(profile).defaults, "profile": profile}, overrides)
+    chosen = load(profile)
+    return _job(notebook, given or {}, {**chosen.defaults, "profile": profile}, _changed(chosen, overrides))
 
 
 def run_jobs(profile: str, section: str, overrides: dict[str, Any]) -> list[Job]:
     """Every run the section reads at this scale, in the profile's order; none for a section the profile leaves out."""
     chosen = load(profile)
     grids = chosen.sections[section].runs if section in chosen.sections else []
+    changed = _changed(chosen, overrides)
     return [
-        _job(grid.notebook, point, chosen.defaults, {**overrides, **grid.fixed})
+        _job(grid.notebook, point, chosen.defaults, {**changed, **grid.fixed})
         for grid in grids
         for point in grid.points()
     ]
@@ -114,6 +116,11 @@ def _job(notebook: str, given: dict[str, Any], defaults: dict[str, Any], overrid
     shared = {key: value for key, value in defaults.items() if key in known}
     asked = {key: value for key, value in overrides.items() if key in known}
     return Job(notebook, resolve(notebook, {**shared, **given, **asked}).model_dump())
+
+
+def _changed(chosen: Profile, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Overrides that change something: a notebook opened with the profile's defaults leaves what sections and runs say for themselves."""
+    return {key: value for key, value in overrides.items() if value != chosen.defaults.get(key)}
 
 
 def overrides_of(parameters: dict[str, Any]) -> dict[str, Any]:

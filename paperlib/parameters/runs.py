@@ -252,6 +252,27 @@ class Sharing(SubTask):
         return self
 
 
+class Masks(DataParameters):
+    """``runs/masks``: which offsets of one sub-task are kept after few steps, after all, and of a random offset."""
+
+    task: TaskName
+    train_rows: Annotated[int, Field(ge=0)]
+    k: Annotated[float, Field(gt=0, le=1)]
+    accumulated: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    steps: Annotated[int, Field(ge=1)]
+    optimizer: Literal["adam", "sgd"]
+    per_matrix: bool
+    seed: Seed
+    other_seed: Seed
+    batch_size: Annotated[int, Field(ge=1)]
+    learning_rate: Annotated[float, Field(gt=0, lt=1)]
+    clip_norm: Annotated[float, Field(gt=0)]
+    aggregation: Annotated[int, Field(ge=1)]
+    lstm: Annotated[int, Field(ge=1)]
+    precision: Precision
+    checkpoint_seconds: Annotated[float, Field(ge=0)]
+
+
 class Footprint(Parameters):
     """``runs/footprint``: bytes that a few steps of every method allocate, at one batch size."""
 
@@ -270,5 +291,6 @@ MODELS: dict[str, type[Parameters]] = {
     "runs/delta_tuning": DeltaTuning,
     "runs/sharing_search": SharingSearch,
     "runs/sharing": Sharing,
+    "runs/masks": Masks,
     "runs/footprint": Footprint,
 }

@@ -410,6 +410,26 @@ def test_parameters_of_a_task_on_bert_large():
     assert round(100 * sizes["readout"] / 335_141_888, 2) == 0.49, "as the docstring says"
 
 
+@pytest.mark.parametrize(
+    ("name", "whole", "embeddings", "layer", "pooler"),
+    [
+        ("bert-base-config", 109_482_240, 23_837_184, 7_087_872, 590_592),
+        ("bert-large-config", 335_141_888, 31_782_912, 12_596_224, 1_049_600),
+    ],
+)
+def test_parameters_of_bert(name, whole, embeddings, layer, pooler):
+    """The uncased models, whose vocabulary is the larger one."""
+    config = backbones.configuration(name)
+    config.vocab_size = 30_522
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    parts = {"embeddings": model.embeddings, "layer": model.encoder.layer[0], "pooler": model.pooler}
+    counts = {part: sum(each.numel() for each in module.parameters()) for part, module in parts.items()}
+    assert counts == {"embeddings": embeddings, "layer": layer, "pooler": pooler}
+    assert sum(each.numel() for each in model.parameters()) == whole
+    assert whole == embeddings + model.config.num_hidden_layers * layer + pooler
+
+
 def test_biases_of_the_transformer_learn_at_their_own_rate():
     _, task = make(Architecture.freeze_bottom(L, 1))
     others, biases = task.parameter_groups(learning_rate=2e-5, bias_learning_rate=5e-4)

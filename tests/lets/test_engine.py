@@ -125,6 +125,10 @@ def test_in_single_precision_and_half():
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             found = Engine(frozen, {"a": task})(**inputs())["a"]
         torch.testing.assert_close(found.float(), expected, rtol=0, atol=close)
+    frozen.bfloat16(), task.bfloat16()
+    found = Engine(frozen, {"a": task})(**inputs())["a"]
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)

@@ -1,4 +1,4 @@
-"""Equations (10) to (13) of LeTS, appendix A.1."""
+"""Equations (10) to (13) of LeTS, appendix A.1, and total parameters."""
 
 import pytest
 from hypothesis import given
@@ -30,9 +30,20 @@ def test_the_unit_of_operations_does_not_matter(task, overhead, bert, unit):
     assert all(one == pytest.approx(other, rel=1e-12) for one, other in pairs)
 
 
-@pytest.mark.parametrize(("new", "total"), [(3.6, 1.324), (2.1, 1.189), (3.8, 1.342), (0.5, 1.045)])
-def test_total_parameters_of_nine_tasks_follow_the_same_rule(new, total):
-    assert metrics.total_operations([new] * 9, 100, 100) == pytest.approx(100 * total)
+@pytest.mark.parametrize(("new", "total"), [(3.6, 1.32), (2.1, 1.19), (3.8, 1.34), (0.5, 1.05)])
+def test_total_parameters_are_those_that_are_known_of_the_baselines(new, total):
+    """As DiffPruning prints them, to two digits, for adapters, the last layer alone and itself."""
+    found = metrics.total_parameters([new] * 9) / 100
+    assert abs(found - total) <= 0.005 + 1e-12
+
+
+def test_models_of_their_own_share_no_parameters():
+    assert metrics.total_parameters([100.0] * 9, shared=0) == 900
+
+
+@given(new=st.lists(st.floats(0, 100), min_size=1))
+def test_total_parameters_are_counted_as_total_operations_with_the_whole_model_as_overhead(new):
+    assert metrics.total_parameters(new) == pytest.approx(metrics.total_operations(new, 100, 100))
 
 
 def test_the_printed_sum_of_the_freezing_example_is_not_500():
@@ -52,6 +63,7 @@ def test_no_tasks_have_no_metrics():
         lambda: metrics.new_operations_per_task([], 1),
         lambda: metrics.total_operations([], 1, 1),
         lambda: metrics.max_speedup(0, 1, 1),
+        lambda: metrics.total_parameters([]),
     ):
         with pytest.raises(InputError, match="at least one"):
             call()

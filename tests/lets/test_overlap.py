@@ -1,6 +1,4 @@
-"""Masks against chance (Figure 7): the hypergeometric law, what is not chance, and the study that draws the figure."""
-
-import json
+"""Masks against chance (Figure 7): the hypergeometric law, and what is not chance."""
 
 import numpy as np
 import pytest
@@ -11,11 +9,7 @@ from scipy.stats import hypergeom, spearmanr
 
 from paperlib.errors import InputError
 from paperlib.lets import overlap, pruning
-from paperlib.lets.architecture import Architecture
-from paperlib.lets.masked_tuning import WarmUp, delta_pruned, owned
-from paperlib.lets.overlap import FINAL, MAGNITUDE, OTHER_SEED, RANDOM, UNIFORM, Overlap, Study
-from paperlib.lets.problem import TaskProblem
-from paperlib.lets.readout import ReadoutSizes
+from paperlib.lets.overlap import Overlap
 
 masks = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
 
@@ -80,6 +74,36 @@ def test_uniform_masks_share_as_the_law_says():
     assert shared.var() == pytest.approx(found.sd**2, rel=0.15)
 
 
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=4), st.integers(3, 5))
+def test_chance_within_columns_is_a_hypergeometric_law_of_each(columns, rows):
+    """Means and variances of independent columns add up."""
+    a, b = (torch.tensor(counts) for counts in zip(*columns, strict=True))
+    shares = np.arange(rows + 1)
+    chances = [hypergeom.pmf(shares, rows, x, y) for x, y in columns]
+    means = [chance @ shares for chance in chances]
+    cut = len(columns) // 2
+    parts = [{"x": each[:cut], "y": each[cut:]} for each in (a, b)]
+    expected, sd = overlap.column_chance(*parts, {"x": rows, "y": rows})
+    assert expected == pytest.approx(sum(means))
+    spread = sum(chance @ (shares - mean) ** 2 for chance, mean in zip(chances, means, strict=True))
+    assert sd**2 == pytest.approx(spread, abs=1e-12)
+
+
+def test_masks_of_one_column_share_what_the_column_makes_them_share():
+    """25 of 50 rows each: 12.5 are expected within the column, where chance over the whole matrix expects one."""
+    one, other = (torch.zeros(50, 12, dtype=torch.bool) for _ in range(2))
+    one[:25, 3] = other[10:35, 3] = True
+    found = Overlap.of({"w": one}, {"w": other})
+    assert (found.shared, round(found.expected, 2)) == (15, 1.04) and found.z > 10
+    expected, sd = overlap.column_chance({"w": one.sum(0)}, {"w": other.sum(0)}, {"w": 50})
+    assert expected == 12.5 and (15 - expected) / sd < 2
+
+
+def test_columns_of_other_matrices_are_not_compared():
+    with pytest.raises(InputError, match="give the same weights"):
+        overlap.column_chance({"w": torch.ones(3)}, {"w": torch.ones(4)}, {"w": 2})
+
+
 def test_a_mask_is_all_of_itself():
     mask = drawn(0.1, 0, 20, 30)
     found = Overlap.of(mask, mask)
@@ -134,101 +158,20 @@ def test_ranks_correlate_as_scipy_says(pairs):
         assert found == pytest.approx(float(spearmanr(a, b).statistic), abs=1e-12)
 
 
-@pytest.mark.parametrize(("layers", "index"), [(24, 11), (12, 5), (6, 2), (2, 0), (3, 0)])
-def test_the_middle_layer(layers, index):
-    assert overlap.middle(layers) == index
-    assert overlap.watched(layers)[2] == f"layers.{index}.attention.value"
+# --- on a page
 
 
-def test_one_layer_has_no_middle():
-    with pytest.raises(InputError, match="an encoder of 1 layers has no middle one"):
-        overlap.middle(1)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.data())
+def test_blocks_hold_every_kept_entry_and_nothing_else(rows, columns, most, data):
+    places = data.draw(st.lists(st.integers(0, rows * columns - 1), unique=True))
+    mask = overlap.matrix(torch.tensor(places), (rows, columns))
+    assert mask.flatten().nonzero()[:, 0].tolist() == sorted(places)
+    seen, side = overlap.blocks(mask, most), -(-max(rows, columns) // most)
+    assert seen.shape == (-(-rows // side), -(-columns // side)) and max(seen.shape) <= most
+    kept = {(place // columns // side, place % columns // side) for place in places}
+    assert {tuple(each) for each in seen.nonzero().tolist()} == kept
 
 
-# --- the study
-
-WALK = WarmUp(steps=6, batch_size=4, learning_rate=1e-3, precision="fp32")
-
-
-@pytest.fixture
-def problem(make_problem):
-    return TaskProblem.whole(make_problem(train=12, dropout=0.2), ReadoutSizes(5, 4))
-
-
-def same(one, other):
-    return all(torch.equal(one.scores[name], other.scores[name]) for name in one.scores) and one.kept == other.kept
-
-
-def test_a_study_holds_every_kind_of_mask(problem):
-    looks = Study(WALK, other_seed=1, accumulated=(3, 5), k=0.05).looks(problem)
-    assert set(looks) == {"3", "5", RANDOM, FINAL, MAGNITUDE, UNIFORM, OTHER_SEED}
-    entries = sum(own.offset.weight.numel() for own in owned(problem.fresh().model).values())
-    for kind, look in looks.items():
-        assert list(look.masks) == [f"layers.0.attention.{each}" for each in ("query", "key", "value")]
-        assert len(look.kept) == 12 and sum(look.kept.values()) == round(0.05 * entries), kind
-        assert all(int(mask.sum()) == look.kept[name] for name, mask in look.masks.items())
-    assert "model" not in vars(problem), "the problem's own sub-task is not even drawn"
-
-
-def test_a_study_is_a_function_of_its_seeds_and_looks_change_nothing(problem):
-    study = Study(WALK, other_seed=1, accumulated=(6,), k=0.05)
-    first = study.looks(problem)
-    torch.rand(3)
-    assert same(first["6"], first[FINAL]), "the last step's mask is the final one"
-    more = Study(WALK, other_seed=1, accumulated=(1, 2, 6), k=0.05).looks(problem)
-    assert all(same(first[kind], more[kind]) for kind in first)
-    assert not same(first[OTHER_SEED], first[FINAL]) and not same(more["1"], more["2"])
-    swapped = Study(WarmUp(**vars(WALK) | {"seed": 1}), other_seed=0, k=0.05, accumulated=(6,)).looks(problem)
-    assert same(swapped[FINAL], first[OTHER_SEED])
-
-
-def test_the_accumulated_mask_is_that_of_delta_pruning(problem):
-    """Where Algorithm 2 is run for as many steps as the study."""
-    look = Study(WALK, other_seed=1, accumulated=(6,), k=0.05).looks(problem)["6"]
-    pruned = delta_pruned(problem, 0.05, WALK)
-    for name, mask in look.masks.items():
-        assert torch.equal(pruned[name].indices.long(), mask.flatten().nonzero()[:, 0])
-
-
-def test_masks_of_each_matrix_alone(problem):
-    looks = Study(WALK, other_seed=1, accumulated=(3,), k=0.05, per_matrix=True).looks(problem)
-    assert all(look.kept[name] == round(0.05 * 32 * 32) for look in looks.values() for name in look.masks)
-
-
-def test_the_table_compares_with_the_final_mask(problem):
-    looks = Study(WALK, other_seed=1, accumulated=(3, 5, 6), k=0.05, per_matrix=True).looks(problem)
-    rows = overlap.table(looks)
-    assert json.loads(json.dumps(rows)) == rows
-    assert len(rows) == (len(looks) - 1) * 4
-    by = {(row["mask"], row["matrix"]): row for row in rows}
-    assert by["6", "all"]["fraction"] == by["6", "all"]["spearman"] == 1
-    assert by["5", "all"]["z"] > 8 > abs(by[UNIFORM, "all"]["z"])
-    for kind in looks:
-        if kind != FINAL:
-            parts = [by[kind, matrix] for matrix in ("query", "key", "value")]
-            assert sum(part["shared"] for part in parts) == by[kind, "all"]["shared"]
-
-
-@pytest.mark.parametrize(
-    ("changed", "told"),
-    [
-        ({"accumulated": (7,)}, r"looks after \[7\] of 6 steps"),
-        ({"accumulated": ()}, r"looks after \[\] of 6 steps"),
-        ({"accumulated": (0,)}, "give steps from 1"),
-        ({"other_seed": 0}, "seed 0 twice"),
-    ],
-)
-def test_a_study_that_says_nothing_is_refused(changed, told):
-    with pytest.raises(InputError, match=told):
-        Study(WALK, **({"other_seed": 1, "accumulated": (3,)} | changed))
-
-
-def test_a_study_needs_the_figure_s_matrices(problem):
-    with pytest.raises(InputError, match="does not own layers.0.attention.key; give TaskProblem.whole"):
-        Study(WALK, 1, (3,)).looks(problem.fresh(Architecture.freeze_bottom(2, 1)))
-
-
-@pytest.mark.parametrize("k", [0.0, 1.5, 1e-9])
-def test_the_share_is_checked(problem, k):
-    with pytest.raises(InputError, match="delta-pruning: "):
-        Study(WALK, 1, (3,), k=k).looks(problem)
+def test_only_boolean_matrices_are_drawn():
+    with pytest.raises(InputError, match="give a boolean matrix"):
+        overlap.blocks(torch.ones(2, 2), 1)

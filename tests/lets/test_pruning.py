@@ -192,6 +192,11 @@ def test_a_share_that_keeps_nothing_is_refused():
         pruning.masks({"a": torch.ones(48)}, 0.005)
 
 
+def test_of_no_offsets_none_are_kept():
+    with pytest.raises(InputError, match="keeps none of 0 offsets$"):
+        pruning.kept(0.5, 0)
+
+
 @pytest.mark.parametrize(("per_matrix", "rankings"), [(False, 1), (True, 2)])
 def test_all_weights_are_ranked_once(monkeypatch, per_matrix, rankings):
     """A ranking reads every score, so one for each weight of a large model would take as many times as long."""

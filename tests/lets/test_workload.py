@@ -209,6 +209,18 @@ def test_every_task_has_an_architecture_and_an_order(names):
         sharing(LARGE, 128, dict.fromkeys(names, Architecture.all_own(24)), in_order(["a", "b"]), 0.005)
 
 
+def test_sub_tasks_may_keep_different_shares():
+    names, architecture = ["a", "b"], Architecture((Own(False, True, False),) * 24)
+    both = sharing(LARGE, 128, dict.fromkeys(names, architecture), in_order(names), {"a": 0.005, "b": [0.01] * 24})
+    alone = {
+        name: sharing(LARGE, 128, {name: architecture}, {name: []}, share).new_operations[name]
+        for name, share in {"a": 0.005, "b": 0.01}.items()
+    }
+    assert both.new_operations == alone and alone["a"] < alone["b"]
+    with pytest.raises(InputError, match="give every sub-task an architecture, a kept share"):
+        sharing(LARGE, 128, dict.fromkeys(names, architecture), in_order(names), {"a": 0.005})
+
+
 def test_the_order_is_looked_at_and_so_is_the_depth():
     with pytest.raises(InputError, match="wait for each other"):
         shared(Architecture.all_own(24), {"a": ["b"], "b": ["a"]})

@@ -26,8 +26,8 @@ sections:
         parameters: {task: cola, backbone: tiny-bert}
         grid: {seed: [5]}
         fixed: {source: diagnostics, data_dir: ""}
-  lets/a1_metrics:
-    parameters: {most_tasks: 9}
+  s3delta/c1_binary_concrete:
+    parameters: {draws: 2000}
 """
 
 
@@ -147,15 +147,17 @@ def test_own_beats_default_override_beats_own_fixed_beats_override(write, tmp_pa
 
 def test_a_section_gets_only_what_it_knows(write):
     write(TINY)
-    job = profiles.section_job("tiny", "lets/a1_metrics", {"backbone": "tiny-t5"})
-    assert job.parameters["most_tasks"] == 9 and "backbone" not in job.parameters
+    job = profiles.section_job("tiny", "s3delta/c1_binary_concrete", {"backbone": "tiny-t5"})
+    assert job.parameters["draws"] == 2000 and "backbone" not in job.parameters
     assert profiles.section_job("tiny", "dps/a_case_study", {}).parameters["profile"] == "tiny"
 
 
 def test_a_section_that_is_left_out_has_no_runs_and_cannot_be_opened(write):
     write(TINY)
     assert profiles.run_jobs("tiny", "dps/b_datasets", {}) == []
-    with pytest.raises(InputError, match="no section 'dps/a_case'.*did you mean 'dps/a_case_study'.*lets/a1_metrics"):
+    with pytest.raises(
+        InputError, match="no section 'dps/a_case'.*did you mean 'dps/a_case_study'.*s3delta/c1_binary_concrete"
+    ):
         profiles.section_job("tiny", "dps/a_case", {})
 
 
@@ -210,3 +212,12 @@ def test_every_job_of_every_profile_is_valid_and_none_comes_twice(name):
         assert profiles.section_job(name, section, {}).notebook == section
         jobs = profiles.run_jobs(name, section, {})
         assert len({str(sorted(job.parameters.items(), key=str)) for job in jobs}) == len(jobs)
+
+
+def test_the_profile_s_own_defaults_override_nothing(write):
+    """A scoreboard is opened with all of them, and must find sections and runs that have a backbone of their own."""
+    write(TINY)
+    usual = profiles.load("tiny").defaults
+    assert profiles.run_jobs("tiny", "dps/a_case_study", usual) == profiles.run_jobs("tiny", "dps/a_case_study", {})
+    changed = profiles.run_jobs("tiny", "dps/a_case_study", {**usual, "backbone": "tiny-t5"})
+    assert {job.parameters["backbone"] for job in changed} == {"tiny-t5"}
