@@ -7,6 +7,11 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
+
+# Without a GPU Triton's kernels run in its interpreter. Triton decides when it is imported, which transformers does: before any test module.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
 

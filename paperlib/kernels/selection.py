@@ -3,12 +3,17 @@
 Radix selection: the bits of a float, read as an integer with the order of the floats, are counted digit by digit of 16 bits from the top.
 Each pass finds the digit of the value sought and keeps to the values that share it: two passes over fp32, four over fp64, in pieces of
 bounded size, so that the extra memory does not grow with the number of values.
+
+On a GPU with Triton :mod:`paperlib.kernels.selection_triton` does the same with digits of 8 bits, in few launches, and the host waits for nothing.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 
 import torch
+
+from paperlib.kernels import triton_path
+from paperlib.kernels.packing import pack
 
 DIGIT = 16
 PIECE = 2**20
@@ -29,23 +34,30 @@ def kth_largest(values: Sequence[torch.Tensor], k: int) -> torch.Tensor:
     ``values``: all fp32 or all fp64, on one device, any shapes and strides, empty ones among them. NaN counts as -inf, and of two zeros
     either may be returned. Extra memory: some tens of MB, however many values. ValueError: ``k`` outside 1..number of entries, other types.
     """
-    total = sum(each.numel() for each in values)
-    if not 1 <= k <= total:
-        raise ValueError(f"k must lie in 1..{total}, the number of values, got {k}")
-    dtype = values[0].dtype
-    if dtype not in INTEGERS or any(each.dtype != dtype for each in values):
-        raise ValueError(
-            f"values must be all float32 or all float64, got {sorted({str(each.dtype) for each in values})}"
-        )
-    width, image = torch.finfo(dtype).bits, 0
-    for shift in range(width - DIGIT, -1, -DIGIT):
-        counts = _histogram(values, shift, image)
-        # How many lie at or above a digit, from the highest digit down: the first that reaches k is the digit sought.
-        from_top = counts.flip(0).cumsum(0)
-        digit = len(counts) - 1 - int(torch.searchsorted(from_top, k))
-        k -= int(from_top[-1 - digit] - counts[digit])
-        image = image << DIGIT | digit
-    return _value(image, dtype).to(values[0].device)
+    _check(values, k, sum(each.numel() for each in values))
+    return _kth_largest(values, [k])[0]
+
+
+def kth_largest_each(values: Sequence[torch.Tensor], ranks: Sequence[int]) -> torch.Tensor:
+    """Of each tensor the largest of its rank: ``kth_largest([values[i]], ranks[i])``, (T,); on a GPU all at once. Errors as there."""
+    for each, k in zip(values, ranks, strict=True):
+        _check(values, k, each.numel())
+    return _kth_largest(values, ranks)
+
+
+def at_least(values: Sequence[torch.Tensor], smallest: torch.Tensor) -> list[torch.Tensor]:
+    """Of each tensor the packed mask (:mod:`paperlib.kernels.packing`) of the entries >= ``smallest``, uint8 (ceil(numel / 8),).
+
+    ``smallest``: one number for all tensors, 0-d, or (T,), one for each; all that tie with it are in, NaN never is. ``values``: fp32 or
+    fp64, any shapes. Reads a value and writes a bit: 4 1/8 bytes per fp32 entry on a GPU, where all tensors take one launch. ValueError: other
+    types.
+    """
+    _check_types(values)
+    if values and triton_path.taken_by(values[0]):
+        from paperlib.kernels import selection_triton
+
+        return selection_triton.at_least(list(values), smallest.reshape(-1))
+    return [pack(each >= bound) for each, bound in zip(values, smallest.expand(len(values)), strict=True)]
 
 
 def percentile(values: Sequence[torch.Tensor], q: float) -> torch.Tensor:
@@ -60,6 +72,41 @@ def percentile(values: Sequence[torch.Tensor], q: float) -> torch.Tensor:
         return lower
     upper = kth_largest(values, total - math.floor(rank) - 1)
     return torch.lerp(lower.double(), upper.double(), rank % 1).to(lower.dtype)
+
+
+def _check(values: Sequence[torch.Tensor], k: int, entries: int) -> None:
+    if not 1 <= k <= entries:
+        raise ValueError(f"k must lie in 1..{entries}, the number of values, got {k}")
+    _check_types(values)
+
+
+def _check_types(values: Sequence[torch.Tensor]) -> None:
+    found = {each.dtype for each in values}
+    if len(found) > 1 or not found <= INTEGERS.keys():
+        raise ValueError(f"values must be all float32 or all float64, got {sorted(map(str, found))}")
+
+
+def _kth_largest(values: Sequence[torch.Tensor], ranks: Sequence[int]) -> torch.Tensor:
+    """With one rank of all entries together, (1,), otherwise of each tensor, (T,)."""
+    if triton_path.taken_by(values[0]):
+        from paperlib.kernels import selection_triton
+
+        return selection_triton.kth_largest(list(values), list(ranks))
+    groups = [values] if len(ranks) == 1 else [[each] for each in values]
+    return torch.stack([_kth_of_all(group, k) for group, k in zip(groups, ranks, strict=True)])
+
+
+def _kth_of_all(values: Sequence[torch.Tensor], k: int) -> torch.Tensor:
+    dtype = values[0].dtype
+    width, image = torch.finfo(dtype).bits, 0
+    for shift in range(width - DIGIT, -1, -DIGIT):
+        counts = _histogram(values, shift, image)
+        # How many lie at or above a digit, from the highest digit down: the first that reaches k is the digit sought.
+        from_top = counts.flip(0).cumsum(0)
+        digit = len(counts) - 1 - int(torch.searchsorted(from_top, k))
+        k -= int(from_top[-1 - digit] - counts[digit])
+        image = image << DIGIT | digit
+    return _value(image, dtype).to(values[0].device)
 
 
 def _histogram(values: Sequence[torch.Tensor], shift: int, above: int) -> torch.Tensor:

@@ -52,6 +52,16 @@ class SearchCost(Parameters):
     seed: Seed
 
 
+class Kernels(Parameters):
+    """``performance/kernels``: seconds of one-pass AdamW and of exact selection, against torch's operators and a copy."""
+
+    sizes: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)]
+    kept: Annotated[float, Field(gt=0, le=1)]
+    dtype: Literal["fp32", "bf16"]
+    rounds: Annotated[int, Field(ge=1)]
+    seed: Seed
+
+
 SubTaskKind = Literal["freeze_bottom_half", "decoupled", "mixed", "alternating", "all_own"]
 """The kinds of ``paperlib.lets.sharing_cost``, which this light module does not import."""
 
@@ -78,6 +88,7 @@ class Sharing(Parameters):
 
 
 MODELS: dict[str, type[Parameters]] = {
+    "performance/kernels": Kernels,
     "performance/search_cost": SearchCost,
     "performance/sharing": Sharing,
     "performance/step_cost": StepCost,

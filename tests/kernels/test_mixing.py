@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from paperlib.kernels.mixing import mixed, mixed_linear
+from paperlib.kernels.mixing import Draw, count_open, mixed, mixed_linear
+from paperlib.kernels.packing import pack
 
 sizes = st.integers(1, 7)
 
@@ -112,3 +113,60 @@ def test_autocast_computes_in_its_dtype_and_leaves_gradients_in_the_weights():
     formula = functional.linear(x.double(), (start + gate * 2.0 * (weight - start)).double(), bias.double())
     torch.testing.assert_close(y.double(), formula, rtol=0.02, atol=0.2)
     assert {t.grad.dtype for t in (x, weight, bias)} == {torch.float32}
+
+
+# --- gates that are drawn again
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**63 - 1), step=st.integers(0, 2**32 - 1), rows=sizes, columns=sizes, p=st.floats(0, 0.9))
+def test_a_draw_is_the_gate_that_it_draws(seed, step, rows, columns, p):
+    x, weight, bias, start, _ = drawn(0, 2, rows, columns, True)
+    draw = Draw(seed, step, 8, p)
+    by_draw, by_gate = (mixed_linear(x, weight, bias, start, gate, 2.0, 3.0) for gate in (draw, draw.gate(columns)))
+    assert torch.equal(by_draw, by_gate)
+    for one, other in zip(gradients(by_draw, x, weight, bias), gradients(by_gate, x, weight, bias), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_draw_opens_columns_as_often_as_it_says():
+    """Within five standard deviations over 2^16 columns; all of them where p is 0."""
+    assert Draw(1, 2, 0, 0.0).gate(1000).all()
+    shut = int((~Draw(1, 2, 0, 0.3).gate(2**16)).sum())
+    assert abs(shut - 0.3 * 2**16) < 5 * (0.3 * 0.7 * 2**16) ** 0.5
+
+
+def test_open_columns_are_counted():
+    draw, counts = Draw(1, 2, 0, 0.5), torch.ones(40, dtype=torch.int32)
+    count_open(counts, draw)
+    assert torch.equal(counts, 1 + draw.gate(40).int())
+
+
+def test_the_graph_keeps_nothing_of_a_draw():
+    stored, again = Pass(True, True), Pass(True, True)
+    again.leaves = *again.leaves[:4], Draw(1, 2, 0, 0.5)
+    kinds = [saved_types(make) for make in (stored, again)]
+    assert kinds[0].count(torch.bool) == 1 and kinds[1].count(torch.bool) == 0
+
+
+def saved_types(make):
+    """Types of what stays from the forward pass to the backward pass."""
+    found = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: found.append(tensor.dtype), lambda nothing: nothing):
+        make()
+    return found
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"seed": -1}, {"seed": 2**63}, {"step": 2**32}, {"first": 2}, {"first": -4}, {"p": 1.0}]
+)
+def test_impossible_draws_are_refused(wrong):
+    with pytest.raises(ValueError, match="no such draw"):
+        Draw(**({"seed": 0, "step": 0, "first": 0, "p": 0.1} | wrong))
+
+
+def test_packed_gates():
+    x, weight, bias, start, gate = drawn(3, 2, 5, 7, False)
+    packed, plain = (mixed_linear(x, weight, bias, start, each, 2.0, 2.0) for each in (pack(gate), gate))
+    assert torch.equal(packed, plain)
+    assert torch.equal(gradients(packed, weight)[0], gradients(plain, weight)[0])

@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as hnp
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from paperlib.kernels import selection
-from paperlib.kernels.selection import kth_largest, largest, percentile
+from paperlib.kernels.packing import unpack
+from paperlib.kernels.selection import at_least, kth_largest, kth_largest_each, largest, percentile
 
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=3, max_side=6)
 
@@ -213,6 +214,36 @@ def test_the_memory_count_itself_counts():
         del doubled
         values + 1
     assert live.peak == 4000
+
+
+# --- of each of several tensors, and masks of all
+
+
+@given(data=st.data())
+@settings(deadline=None)
+def test_kth_of_each_and_what_is_not_smaller(data):
+    arrays = data.draw(st.lists(hnp.arrays(np.float32, SHAPES, elements=st.floats(width=32)), min_size=1, max_size=4))
+    values = [torch.from_numpy(array) for array in arrays]
+    ranks = [data.draw(st.integers(1, array.size)) for array in arrays]
+    smallest = kth_largest_each(values, ranks)
+    assert smallest.tolist() == [kth_by_sorting([array], k) for array, k in zip(arrays, ranks, strict=True)]
+    for mask, array, k in zip(at_least(values, smallest), arrays, ranks, strict=True):
+        np.testing.assert_array_equal(unpack(mask, array.shape).numpy(), by_sorting(array, k))
+
+
+def test_one_bound_for_all_and_nothing_to_mask():
+    masks = at_least([torch.tensor([[1.0, 2.0, torch.nan]]), torch.zeros(0)], torch.tensor(2.0))
+    assert [mask.tolist() for mask in masks] == [[0b010], []]
+    assert at_least([], torch.tensor(0.0)) == []
+
+
+def test_ranks_and_types_of_each_are_checked():
+    with pytest.raises(ValueError, match=r"k must lie in 1\.\.2"):
+        kth_largest_each([torch.zeros(4), torch.zeros(2)], [3, 3])
+    with pytest.raises(ValueError, match="must be all float32 or all float64"):
+        at_least([torch.zeros(4, dtype=torch.bfloat16)], torch.tensor(0.0))
+    with pytest.raises(ValueError, match="must be all float32 or all float64"):
+        kth_largest_each([torch.zeros(4), torch.zeros(2).double()], [1, 1])
 
 
 # --- percentiles
