@@ -50,7 +50,7 @@ def difference(model: nn.Module, frozen_layers: int, inputs: dict[str, torch.Ten
     _shake(task, seed)
     own = [(task.layers[j], plain.encoder.layer[j]) for j in range(frozen_layers, layers)]
     for ours, theirs in own:
-        _put(ours, theirs)
+        put(ours, theirs)
     plain.encoder.layer[:frozen_layers].requires_grad_(False)
 
     states = task.hidden_states(frozen(**inputs))
@@ -73,8 +73,8 @@ def _shake(task: Task, seed: int) -> None:
 
 
 @torch.no_grad()
-def _put(ours: TaskLayer, theirs: nn.Module) -> None:
-    """W^p + W^d, b^t and the norms of a sub-task's layer into the same layer of a plain model."""
+def put(ours: TaskLayer, theirs: nn.Module) -> None:
+    """Write W^p + W^d, b^t and the norms of a sub-task's layer, which owns both halves, into the same layer of a plain model."""
     for place, target in PLACES.items():
         own, module = ours.get_submodule(place), theirs.get_submodule(target)
         module.bias.copy_(own.bias)

@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch.nn.utils import clip_grad_norm_
 
 from paperlib import measure
@@ -30,7 +29,7 @@ from paperlib.errors import InputError
 from paperlib.kernels.dropout import FastDropout
 from paperlib.lets import pruning
 from paperlib.lets.architecture import Task
-from paperlib.lets.offsets import Offset, compact, from_tensors, to_tensors
+from paperlib.lets.offsets import Offset, compact, load, save
 from paperlib.lets.own_layers import CompactOffset, OwnLinear, OwnNorm
 from paperlib.lets.problem import TaskProblem
 from paperlib.training import Method
@@ -138,13 +137,13 @@ def delta_pruned(
     pruning.kept(k, sum(own.offset.weight.numel() for own in maps.values()))
     path = folder and folder / OFFSETS
     if path and path.is_file():
-        return from_tensors(load_file(path), {name: own.offset.weight for name, own in maps.items()})
+        return load(path, {name: own.offset.weight for name, own in maps.items()})
     for _ in warm_up.walk(walker):
         pass
     masks = pruning.masks(pruning.scores(warm_up.mask_gradients(walker)), k, per_matrix)
     found = compact({name: own.offset.weight.detach().cpu() for name, own in maps.items()}, _on_cpu(masks))
     if path:
-        _write(path, to_tensors(found))
+        save(path, found)
     return found
 
 
@@ -226,10 +225,3 @@ def place(network: Task, offsets: dict[str, Offset], zero: bool) -> None:
 
 def _on_cpu(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor.cpu() for name, tensor in tensors.items()}
-
-
-def _write(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part)
-    part.replace(path)

@@ -5,16 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from paperlib.errors import InputError
+from paperlib.lets import offsets
 from paperlib.lets.adapters import BOTTLENECK, Adapters
 from paperlib.lets.architecture import Architecture
 from paperlib.lets.comparisons import Difference, FixedMask, FreezeBottom, pretrained
 from paperlib.lets.diff_pruning import PENALTY, DiffPruning
-from paperlib.lets.masked_tuning import WarmUp
-from paperlib.lets.offsets import Offset, from_tensors, to_tensors
+from paperlib.lets.masked_tuning import OFFSETS, WarmUp
+from paperlib.lets.offsets import Offset
 from paperlib.lets.readout import ReadoutSizes
 from paperlib.lets.sub_task import SubTask, Trained, stored
 from paperlib.training import Loop, Method, Problem, Settings, checkpoint
@@ -24,7 +24,7 @@ COMPARISONS = ("full", "freeze_bottom", "adapters", "non_adaptive", "diff_prunin
 MASKED = COMPARISONS[3:]
 """Those that find a mask by training and train again with it."""
 
-OFFSETS, FINDING = "offsets.safetensors", "finding"
+FINDING = "finding"
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ class Comparison:
         method = FixedMask(self._found(problem, settings, folder)) if self.method in MASKED else self.build()
         seconds = time.perf_counter() - started if self.method in MASKED else 0.0
         outcome = Loop(problem, method, settings, folder).run()
-        offsets = method.offsets() if isinstance(method, FixedMask) else {}
+        found = method.offsets() if isinstance(method, FixedMask) else {}
         layers = problem.model.config.num_hidden_layers
-        sizes = _sizes(problem.model, offsets)
+        sizes = _sizes(problem.model, found)
         return Trained(problem, outcome, self._architecture(layers), [1.0] * layers, sizes, seconds)
 
     def _architecture(self, layers: int) -> Architecture | None:
@@ -85,17 +85,14 @@ class Comparison:
     def _found(self, problem: Problem, settings: Settings, folder: Path | None) -> dict[str, Offset]:
         path = folder and folder / OFFSETS
         if path and path.is_file():
-            return from_tensors(load_file(path), pretrained(problem.model))
+            return offsets.load(path, pretrained(problem.model))
         # The loop ends with a look at test rows, and these are not to be seen yet.
         blind = replace(problem.copy(), validation=None, test=problem.train)
         method, finding = self.build(), replace(settings, learning_rate=self.finding_learning_rate)
         Loop(blind, method, finding, folder and folder / FINDING).run()
         found = method.offsets(self.k)
         if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
-            save_file({name: tensor.cpu().contiguous() for name, tensor in to_tensors(found).items()}, part)
-            part.replace(path)
+            offsets.save(path, found)
             checkpoint.clear(folder / FINDING)
         return found
 
@@ -134,16 +131,16 @@ def of(parameters, layers: int, searched: Sequence[Architecture] = ()) -> SubTas
     )
 
 
-def _sizes(model: nn.Module, offsets: Mapping[str, Offset]) -> dict[str, int]:
+def _sizes(model: nn.Module, kept: Mapping[str, Offset]) -> dict[str, int]:
     """What was trained of a whole model: kept entries are offsets, of whichever weight; what is not of the body is the readout."""
     scalars = dict.fromkeys(("offsets", "biases", "norms", "readout"), 0)
     body = pretrained(model)
     for name, weight in model.named_parameters():
-        if name in offsets:
-            scalars["offsets"] += len(offsets[name].values)
+        if name in kept:
+            scalars["offsets"] += len(kept[name].values)
         elif weight.requires_grad:
             scalars[_part(name) if name in body else "readout"] += weight.numel()
-    return stored(scalars, offsets)
+    return stored(scalars, kept)
 
 
 def _part(name: str) -> str:

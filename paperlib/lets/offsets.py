@@ -6,8 +6,10 @@ A kept offset takes 8 bytes in float32: 4 of value, 4 of place. Offsets of a mod
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from paperlib.errors import InputError
@@ -162,3 +164,16 @@ def from_tensors(tensors: Mapping[str, torch.Tensor], weights: Mapping[str, torc
         name: Offset(tensors[f"{name}.values"], tensors[f"{name}.indices"], weights[name].shape)
         for name in sorted(names)
     }
+
+
+def save(path: Path, offsets: Mapping[str, Offset]) -> None:
+    """Write offsets as safetensors in one atomic step, whatever device they are on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    save_file({name: tensor.cpu().contiguous() for name, tensor in to_tensors(offsets).items()}, part)
+    part.replace(path)
+
+
+def load(path: Path, weights: Mapping[str, torch.Tensor]) -> dict[str, Offset]:
+    """The offsets :func:`save` wrote; errors as :func:`from_tensors`."""
+    return from_tensors(load_file(path), weights)

@@ -53,10 +53,15 @@ def _known_rows(value: str) -> str:
     return f"{known_task(task)}:{split}"
 
 
-def _known_placement(value: str) -> str:
-    if value not in PLACEMENTS:
-        raise ValueError(f"unknown placement {value!r}{suggestion(value, PLACEMENTS)}; known: {', '.join(PLACEMENTS)}")
-    return value
+def _one_of(what: str, known: tuple[str, ...]) -> AfterValidator:
+    """One of the ``known`` names, with a suggestion for any other."""
+
+    def check(value: str) -> str:
+        if value not in known:
+            raise ValueError(f"unknown {what} {value!r}{suggestion(value, known)}; known: {', '.join(known)}")
+        return value
+
+    return AfterValidator(check)
 
 
 class Training(DataParameters):
@@ -159,7 +164,7 @@ class Search(DeltaModules):
 class DeltaTuning(DeltaModules):
     """``runs/delta_tuning``: fresh delta modules trained on one task, at the places a search found or at others."""
 
-    placement: Annotated[str, AfterValidator(_known_placement)]
+    placement: Annotated[str, _one_of("placement", PLACEMENTS)]
     searched_on: list[TaskName]
     search_seeds: list[Seed]
     search: dict[str, Any]
@@ -172,12 +177,6 @@ class DeltaTuning(DeltaModules):
         if fixed := [name for name in self.search if name in SHARED]:
             raise ValueError(f"search: {', '.join(fixed)} of a search are those of this run; give them there")
         return self
-
-
-def _known_sharing(value: str) -> str:
-    if value not in SHARING:
-        raise ValueError(f"unknown method {value!r}{suggestion(value, SHARING)}; known: {', '.join(SHARING)}")
-    return value
 
 
 class SubTask(DataParameters):
@@ -218,7 +217,7 @@ class SharingSearch(SubTask):
 class Sharing(SubTask):
     """``runs/sharing``: one sub-task trained by LeTS or by a method it is compared with."""
 
-    method: Annotated[str, AfterValidator(_known_sharing)]
+    method: Annotated[str, _one_of("method", SHARING)]
     architecture: Literal["searched", "all_own", "all_share", "freeze_bottom"]
     frozen_layers: Annotated[int, Field(ge=0)]
     search: dict[str, Any]

@@ -1,11 +1,6 @@
 """AdamW's kernel compiled for a GPU where there is none: the interpreter takes more than the compiler does, and knows no widths."""
 
-import importlib.util
-import json
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 
 import pytest
@@ -44,18 +39,10 @@ print(json.dumps(code))
 
 
 @pytest.fixture(scope="module")
-def instructions(tmp_path_factory):
+def instructions(compiled):
     """Per variant, how often each instruction that moves memory stands in the code for compute capability 9.0."""
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("Triton is not installed")
-    # In a process of its own: in this one the interpreter has taken the compiler's place.
-    variables = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    variables["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
-    variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    ran = subprocess.run([sys.executable, "-c", SCRIPT], env=variables, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
     moves = re.compile(r"\b(?:ld|st)\.(?:global|shared|local)(?:\.v\d)?\.[a-z]\d+\b")
-    return {name: Counter(moves.findall(code)) for name, code in json.loads(ran.stdout).items()}
+    return {name: Counter(moves.findall(code)) for name, code in compiled(SCRIPT).items()}
 
 
 def test_whole_blocks_are_moved_16_bytes_at_a_time(instructions):

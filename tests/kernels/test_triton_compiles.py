@@ -1,11 +1,5 @@
 """The kernels of selection, mixing and sparse offsets compiled for a GPU where there is none: the interpreter takes more than the compiler does."""
 
-import importlib.util
-import json
-import os
-import subprocess
-import sys
-
 import pytest
 
 # Prints for every case how often each instruction stands in the code for compute capability 9.0. Addresses and matrices' widths are multiples
@@ -70,18 +64,9 @@ print(json.dumps(cases))
 
 
 @pytest.fixture(scope="module")
-def instructions(tmp_path_factory):
+def instructions(compiled):
     """``instructions[case]``: how often each instruction that moves global or local memory stands in its code."""
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("Triton is not installed")
-    variables = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    variables["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
-    variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-    script = tmp_path_factory.mktemp("script") / "compiled.py"
-    script.write_text(SCRIPT)
-    ran = subprocess.run([sys.executable, script], env=variables, capture_output=True, text=True, timeout=300)
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout)
+    return compiled(SCRIPT)
 
 
 def test_no_registers_are_spilled(instructions):

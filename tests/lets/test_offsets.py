@@ -312,3 +312,13 @@ def test_offsets_of_nothing_change_nothing():
     with applied(weights, {}):
         assert torch.equal(weights["q"], model()["q"])
     assert offsets.to_tensors({}) == {} == from_tensors({}, weights)
+
+
+def test_a_file_gives_the_offsets_back_and_nothing_half_written_beside_it(tmp_path):
+    kept = some()
+    offsets.save(tmp_path / "new" / "offsets.safetensors", kept)
+    again = offsets.load(tmp_path / "new" / "offsets.safetensors", model())
+    assert again.keys() == kept.keys() and [each.name for each in (tmp_path / "new").iterdir()] == [
+        "offsets.safetensors"
+    ]
+    assert all(torch.equal(again[name].dense(), kept[name].dense()) for name in kept)
