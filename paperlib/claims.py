@@ -67,7 +67,8 @@ def load(paper: str) -> Paper:
 class Book:
     """The claims of one appendix section, and the verdicts given to them so far.
 
-    ``source``, ``backbone`` and ``device`` name what the evidence was made with and go into every verdict.
+    ``source``, ``backbone`` and ``device`` name what the evidence was made with and go into every verdict; ``elsewhere`` of a verdict
+    names those that differ for it.
     """
 
     def __init__(self, paper: str, section: str, source: str, backbone: str, device: str):
@@ -77,13 +78,21 @@ class Book:
         self.evidence = {"source": source, "backbone": backbone, "device": device}
         self._given: dict[str, dict[str, Any]] = {}
 
-    def judge(self, id: str, ours: float, interval=None, n: int | None = None, reason: str = "") -> None:
+    def judge(
+        self,
+        id: str,
+        ours: float,
+        interval=None,
+        n: int | None = None,
+        reason: str = "",
+        elsewhere: dict[str, str] | None = None,
+    ) -> None:
         """A printed number against ours: ``reproduced`` within the claim's tolerance, else ``differs``."""
         claim = self._claim(id)
         if not isinstance(claim.printed, float) or claim.tolerance is None:
             raise InputError(f"claim {id} prints no number with a tolerance: use holds()")
         close = abs(ours - claim.printed) <= claim.tolerance * (1 + 1e-12)
-        self._give(id, "reproduced" if close else "differs", ours, interval, n, reason)
+        self._give(id, "reproduced" if close else "differs", ours, interval, n, reason, elsewhere=elsewhere)
 
     def holds(
         self,
@@ -94,10 +103,11 @@ class Book:
         scale: Literal["full", "reduced"] = "full",
         interval=None,
         n: int | None = None,
+        elsewhere: dict[str, str] | None = None,
     ) -> None:
         """A printed statement: does it hold? At a reduced scale its shape alone can: ``shape only``."""
         verdict = "differs" if not holds else "reproduced" if scale == "full" else "shape only"
-        self._give(id, verdict, ours, interval, n, reason)
+        self._give(id, verdict, ours, interval, n, reason, elsewhere=elsewhere)
 
     def erratum(self, id: str, ours: Any, reason: str) -> None:
         """The print is arithmetically wrong; ``reason`` shows the arithmetic."""
@@ -130,7 +140,7 @@ class Book:
                 "interval": _shown(v["interval"]),
                 "n": v["n"],
                 "verdict": v["verdict"],
-                "evidence": v["reason"],
+                "evidence": v["reason"] + self._elsewhere(v),
             }
             for v in sorted(self.verdicts, key=lambda v: order.index(v["verdict"]))
         ]
@@ -139,15 +149,23 @@ class Book:
         made_with = ", ".join(f"{name} {value}" for name, value in self.evidence.items())
         figures.table(frame, f"Printed beside ours ({made_with})", formats={"verdict": figures.verdict_badge})
 
+    def _elsewhere(self, verdict: dict[str, Any]) -> str:
+        other = [verdict[name] for name, value in self.evidence.items() if verdict[name] != value]
+        return f" (made with {', '.join(other)})" if other else ""
+
     def _claim(self, id: str) -> Claim:
         if id not in self.claims:
             raise InputError(f"unknown claim {id!r}; this section has: {', '.join(self.claims)}")
         return self.claims[id]
 
-    def _give(self, id, verdict: Verdict, ours, interval, n, reason: str, command: str | None = None) -> None:
+    def _give(
+        self, id, verdict: Verdict, ours, interval, n, reason: str, command: str | None = None, elsewhere=None
+    ) -> None:
         self._claim(id)
         if not reason and verdict != "reproduced":
             raise InputError(f"claim {id}: a verdict {verdict!r} needs its reason")
+        if unknown := sorted(set(elsewhere or {}) - set(self.evidence)):
+            raise InputError(f"claim {id}: evidence has {', '.join(self.evidence)}, no {unknown[0]}")
         self._given[id] = {
             "id": id,
             "verdict": verdict,
@@ -157,6 +175,7 @@ class Book:
             "reason": reason,
             "command": command,
             **self.evidence,
+            **(elsewhere or {}),
         }
 
 

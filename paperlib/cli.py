@@ -1,4 +1,4 @@
-"""The command line: run, reproduce, report, claims, doctor. Heavy libraries are imported only by the command that needs them."""
+"""The command line: run, reproduce, keep, report, claims, doctor. Heavy libraries are imported only by the command that needs them."""
 
 import argparse
 import json
@@ -73,7 +73,8 @@ def _parser() -> argparse.ArgumentParser:
         **form,
         description="Execute every run and section of a profile that has no record yet, then render the report.",
         epilog="examples:\n  paperlib reproduce laptop\n  paperlib reproduce laptop --only dps/a_case_study --jobs 2\n"
-        "  paperlib reproduce glue --source directory --data ~/data --backbone minilm",
+        "  paperlib reproduce glue --source directory --data ~/data --backbone minilm\n"
+        "  paperlib reproduce cost --list | sh      # one after another, where Snakemake is not installed",
     )
     reproduce.add_argument("profile", help="a name in parameters/profiles/")
     reproduce.add_argument(
@@ -94,7 +95,32 @@ def _parser() -> argparse.ArgumentParser:
     reproduce.add_argument(
         "--grid", default="local", metavar="NAME", help="a Snakemake profile in parameters/grid/ (local, slurm)"
     )
+    reproduce.add_argument(
+        "--list",
+        action="store_true",
+        help="print the paperlib run commands of what has no record, a line each; run none",
+    )
     reproduce.set_defaults(command=_reproduce)
+
+    keep = commands.add_parser(
+        "keep",
+        help="keep records of runs at real size in the repository",
+        **form,
+        description="Copy records to results/reference/, where section pages show them, named as such, on machines without a GPU. "
+        "A record must belong to a commit.",
+        epilog="examples:\n  paperlib reproduce cost && paperlib keep cost\n"
+        "  paperlib keep runs/footprint -p backbone bert-large-config",
+    )
+    keep.add_argument("names", nargs="+", metavar="NAME", help="a profile, or a notebook")
+    keep.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="only records with this value, as YAML",
+    )
+    keep.set_defaults(command=_keep)
 
     report = commands.add_parser(
         "report", help="render the report again", description="Render what has been executed to reports/index.html."
@@ -161,12 +187,18 @@ def _value(name: str, text: str) -> Any:
 
 
 def _reproduce(given: argparse.Namespace) -> int:
-    from paperlib import grid, plan
+    from paperlib import plan
 
     chosen = plan.make(given.profile, given.source, given.data, given.backbone)
     for section in given.only:
         chosen.section_job(section)
     sections = given.only or chosen.sections()
+    return _list(chosen, sections) if given.list else _execute(chosen, sections, given)
+
+
+def _execute(chosen, sections: list[str], given: argparse.Namespace) -> int:
+    from paperlib import grid
+
     jobs = given.jobs or grid.slots()
     failed = grid.reproduce(chosen, sections, jobs, given.grid)
     reasons, bad_input = grid.reasons(failed)
@@ -174,6 +206,22 @@ def _reproduce(given: argparse.Namespace) -> int:
     for reason, times in reasons.items():
         print(f"paperlib: {reason}" + (f" ({times} times)" if times > 1 else ""), file=sys.stderr)
     return (EXIT_BAD_INPUT if bad_input else EXIT_FAILED) if failed else 0
+
+
+def _list(chosen, sections: list[str]) -> int:
+    from paperlib import records
+
+    for job in chosen.unfinished(sections):
+        print(records.command(job.notebook, job.parameters))
+    return 0
+
+
+def _keep(given: argparse.Namespace) -> int:
+    from paperlib import keep
+
+    for path in keep.keep(given.names, _values("{}", given.p)):
+        print(f"kept: {path}")
+    return 0
 
 
 def _report(given: argparse.Namespace) -> int:

@@ -1,7 +1,8 @@
 """Which code a notebook's results depend on, as a fingerprint.
 
 A run's results come from its own cells and from the science modules they reach; how records are written or pages drawn does
-not change them. A section's page shows evidence too, so there everything it reaches counts, with the claims it is held to.
+not change them. A section's page shows evidence too, so there everything it reaches counts, with the claims it is held to and the
+kept records it shows.
 Comments and layout never count: modules are compared by their syntax trees.
 """
 
@@ -27,7 +28,7 @@ DATA = {
 
 def fingerprint(notebook: str) -> str:
     """SHA-256 (hex) over the notebook's code cells and the paperlib modules and data behind them."""
-    source = "\n".join(code_cells(paths.NOTEBOOKS / f"{notebook}.ipynb"))
+    source = _source(notebook)
     reached = sorted(_closure(source))
     if notebook.startswith(("runs/", "performance/")):
         reached = [name for name in reached if name.split(".")[1] not in EVIDENCE]
@@ -36,7 +37,24 @@ def fingerprint(notebook: str) -> str:
         digest.update(f"\n{name}\n{_tree(_file(name).read_text(encoding='utf-8'))}".encode())
         for data in sorted(paths.PARAMETERS.glob(DATA[name])) if name in DATA else ():
             digest.update(data.read_bytes())
+    for kept in [path for name in _shown_in(source) for path in sorted((paths.reference() / name).glob("*.json"))]:
+        digest.update(f"\n{kept.name}\n".encode() + kept.read_bytes())
     return digest.hexdigest()
+
+
+def shown(notebook: str) -> list[str]:
+    """Notebooks whose kept records this one shows: those it names in calls of ``run.reference("...")``."""
+    return _shown_in(_source(notebook))
+
+
+@cache
+def _shown_in(source: str) -> list[str]:
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return sorted({call.args[0].value for call in calls if ast.unparse(call.func) == "run.reference"})
+
+
+def _source(notebook: str) -> str:
+    return "\n".join(code_cells(paths.NOTEBOOKS / f"{notebook}.ipynb"))
 
 
 def code_cells(notebook: Path) -> list[str]:

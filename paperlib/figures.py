@@ -91,6 +91,25 @@ def show(fig: Figure, alt: str, caption: str) -> None:
     )
 
 
+def beside_print(frame: pd.DataFrame, panel: str, rows: str, bars: Sequence[str], xlabel: str) -> Figure:
+    """Horizontal bars of the columns ``bars`` of every row, named by column ``rows``, with a diamond at column ``printed``; a panel for
+    each value of column ``panel``."""
+    panels = list(frame[panel].unique())
+    fig, axes = new(1, len(panels), width=0.6 + 4.0 * len(panels), height=3.4, sharex=True, squeeze=False)
+    for ax, value in zip(axes.flat, panels, strict=True):
+        part = frame[frame[panel] == value].reset_index()
+        for number, column in enumerate(bars):
+            places = part.index + (number - (len(bars) - 1) / 2) * 0.4
+            ax.barh(places, part[column], height=0.38, color=COLOURS[2 * number], label=column)
+        ax.plot(part["printed"], part.index, "D", color="black", ls="none", label="printed")
+        ax.set(title=f"{panel} {value}", xlabel=xlabel, yticks=part.index, yticklabels=part[rows])
+        ax.invert_yaxis()
+    for ax in axes.flat[1:]:
+        ax.set_yticklabels([])
+    fig.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(bars) + 1)
+    return fig
+
+
 def seeds_and_interval(
     ax: Axes,
     groups: Mapping[str, Sequence[float]],

@@ -48,22 +48,35 @@ def environment(asked_precision: str) -> dict[str, Any]:
     }
 
 
+class Energy:
+    """Joules that the GPU draws from construction on, as its driver counts them.
+
+    The counter moves 10 to 50 times a second and counts the whole card: take seconds, not single steps, and of a card that nobody else uses.
+    """
+
+    def __init__(self):
+        self._start = _millijoules()
+
+    def joules(self) -> float | None:
+        """Since construction, the work that the GPU has yet to finish among it; None on a CPU and where no driver tells."""
+        now = _millijoules()
+        return None if now is None or self._start is None else (now - self._start) / 1000
+
+
 class Meter:
     """Cost from construction to :meth:`cost`: wall seconds, peak memory, and energy where the GPU's driver tells it."""
 
     def __init__(self):
-        self._start = time.perf_counter()
-        self._energy = _millijoules()
+        self._start, self._energy = time.perf_counter(), Energy()
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
     def cost(self) -> dict[str, Any]:
         """Wall seconds, peak bytes (allocated on the GPU; resident set of this process on the CPU), joules or None."""
-        energy = _millijoules()
         return {
+            "energy_joules": self._energy.joules(),
             "wall_seconds": time.perf_counter() - self._start,
             "peak_memory_bytes": peak_memory(),
-            "energy_joules": None if energy is None or self._energy is None else (energy - self._energy) / 1000,
         }
 
 
@@ -141,15 +154,26 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def now() -> float:
+    """Seconds of a clock, read when the GPU has done all that it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def _millijoules() -> int | None:
+    """What the current GPU has drawn since its driver was loaded, or None where nothing tells."""
     if not torch.cuda.is_available():
         return None
     try:
         import pynvml
-
+    except ImportError:
+        return None
+    torch.cuda.synchronize()
+    try:
         pynvml.nvmlInit()
-        return pynvml.nvmlDeviceGetTotalEnergyConsumption(
-            pynvml.nvmlDeviceGetHandleByIndex(torch.cuda.current_device())
-        )
-    except Exception:  # no driver library, or a card that does not count: the cost is then unknown, not an error
+        # By name: the driver numbers all cards of the machine, CUDA those it may see, in an order of its own.
+        card = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{torch.cuda.get_device_properties().uuid}")
+        return pynvml.nvmlDeviceGetTotalEnergyConsumption(card)
+    except pynvml.NVMLError:  # a card, or a part of one, that does not count
         return None

@@ -13,6 +13,11 @@ def results() -> Path:
     return Path(os.environ.get("PAPERLIB_RESULTS", ROOT / "results")).resolve()
 
 
+def reference() -> Path:
+    """Folder of the records that the repository keeps (``PAPERLIB_REFERENCE`` moves it)."""
+    return Path(os.environ.get("PAPERLIB_REFERENCE", ROOT / "results" / "reference")).resolve()
+
+
 def reports() -> Path:
     """Folder of rendered HTML (``PAPERLIB_REPORTS`` moves it)."""
     return Path(os.environ.get("PAPERLIB_REPORTS", ROOT / "reports")).resolve()

@@ -44,6 +44,11 @@ class Plan:
         """The shell command that executes this plan, or one section of it."""
         return profiles.command(self.profile, self.overrides, section)
 
+    def unfinished(self, sections: list[str]) -> list[profiles.Job]:
+        """Jobs of these sections that have no record yet, in the order that executes them: runs, pages, then what is timed."""
+        pages = self.pages(sorted(sections, key=lambda section: section.startswith("performance/")))
+        return [job for path, job in {**self.runs(sections), **pages}.items() if not path.is_file()]
+
     def save(self) -> None:
         """Remember this plan as the one that report and claims show."""
         path = paths.results() / "plan.json"

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import tempfile
@@ -22,7 +23,9 @@ from paperlib.parameters import MODELS, Parameters, profiles, searches, validate
 from paperlib.parameters.cells import notebook_path
 
 NAMING = ("task", "method", "placement", "seed", "backbone", "source")
-VERSIONED = ("torch", "transformers", "datasets", "numpy", "scikit-learn", "scipy", "papermill")
+VERSIONED = ("torch", "triton", "transformers", "datasets", "numpy", "scikit-learn", "scipy", "papermill")
+NO_COMMIT = "no commit"
+AT_REAL_SIZE = "paperlib reproduce cost && paperlib keep cost"
 
 
 class Record(BaseModel):
@@ -46,14 +49,20 @@ def path_of(notebook: str, parameters: dict[str, Any]) -> Path:
     (:func:`paperlib.code.fingerprint`) and the records it reads.
     """
     content = [notebook, parameters, code.fingerprint(notebook), [relative(p) for p in behind(notebook, parameters)]]
-    key = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-    readable = [
+    return paths.results() / notebook / "-".join([*_readable(parameters), _short_hash(content)]) / "record.json"
+
+
+def _readable(parameters: dict[str, Any]) -> list[str]:
+    named = [
         str(parameters[name]).rstrip("/").rpartition("/")[2]
         for name in ("profile", "task", "method", "placement", "backbone", "source")
         if parameters.get(name)
     ]
-    seed = [f"seed{parameters['seed']}"] if "seed" in parameters else []
-    return paths.results() / notebook / "-".join([*readable, *seed, key]) / "record.json"
+    return named + ([f"seed{parameters['seed']}"] if "seed" in parameters else [])
+
+
+def _short_hash(content: list) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def jobs_behind(notebook: str, parameters: dict[str, Any]) -> list[profiles.Job]:
@@ -105,6 +114,53 @@ def write(path: Path, record: Record) -> None:
     Path(part.name).replace(path)
 
 
+def reference_path_of(record: Record) -> Path:
+    """Where the repository keeps this record: one place for a device and parameters, so that a newer measurement takes it."""
+    device = record.provenance["device"]
+    name = [re.sub("[^a-z0-9]+", "-", device.partition(": ")[2].lower()).strip("-"), *_readable(record.parameters)]
+    return paths.reference() / record.notebook / f"{'-'.join([*name, _short_hash([record.parameters, device])])}.json"
+
+
+def reference(notebook: str, **parameters: Any) -> list[Record]:
+    """Records of ``notebook`` that the repository keeps (``paperlib keep``) and whose parameters agree with those given, newest first.
+
+    They are evidence of another commit and maybe another machine: what shows them names :func:`origin`, and never mixes them with the
+    reader's own. One per device and parameters. InputError for a parameter that the notebook does not have.
+    """
+    if unknown := sorted(set(parameters) - set(MODELS[notebook].model_fields)):
+        raise InputError(f"{notebook} has no parameter {unknown[0]!r}")
+    found = [read(path) for path in sorted((paths.reference() / notebook).glob("*.json"))]
+    agreed = [each for each in found if all(each.parameters[name] == value for name, value in parameters.items())]
+    return sorted(agreed, key=lambda each: each.provenance["created"], reverse=True)
+
+
+def alike(found: list[Record], but: str) -> list[Record]:
+    """Of kept records the first, one made on a GPU before others, with those of its device that differ from it in parameter ``but`` alone.
+
+    In the order of that parameter; none of none.
+    """
+    first = next(iter(sorted(found, key=lambda each: not on_gpu(each))), None)
+    return sorted(
+        (each for each in found if _without(each, but) == _without(first, but)), key=lambda each: each.parameters[but]
+    )
+
+
+def on_gpu(record: Record) -> bool:
+    """Whether the record was made on a GPU."""
+    return record.provenance["device"].startswith("cuda")
+
+
+def _without(record: Record, but: str) -> list:
+    return [record.provenance["device"], {name: value for name, value in record.parameters.items() if name != but}]
+
+
+def origin(record: Record) -> str:
+    """Device, date, commit and versions of a kept record, to name it wherever it is shown."""
+    told = record.provenance
+    versions = ", ".join(f"{name} {told['versions'].get(name, '?')}" for name in ("torch", "transformers"))
+    return f"{told['device']}, {told['created'][:10]}, commit {told['commit'][:12]}, {versions}"
+
+
 def command(notebook: str, parameters: dict[str, Any]) -> str:
     """The shell command that runs this notebook with these parameters."""
     return f"paperlib run {notebook} --json {shlex.quote(json.dumps(parameters))}"
@@ -118,6 +174,7 @@ class Run:
     parameters: Parameters
     path: Path
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    shown: list[str] = field(default_factory=list)
 
     @property
     def folder(self) -> Path:
@@ -141,6 +198,20 @@ class Run:
                 f"this makes it: {command(missing[0].notebook, missing[0].parameters)}"
             )
         return done
+
+    def reference(self, notebook: str, **parameters: Any) -> list[Record]:
+        """What :func:`reference` finds, said in a line each with its origin, and listed in this record; if nothing, the command that makes it.
+
+        Called in a notebook's cell with the notebook's name written out, it makes the kept records part of the page's fingerprint.
+        """
+        found = reference(notebook, **parameters)
+        for each in found:
+            print(f"kept from a run of {notebook} at real size:\n  {origin(each)}")
+        if not found:
+            print(f"no run of {notebook} at real size is kept; on a machine with a GPU this makes it: {AT_REAL_SIZE}")
+        kept = (reference_path_of(each).relative_to(paths.reference()).as_posix() for each in found)
+        self.shown += [name for name in kept if name not in self.shown]
+        return found
 
     @property
     def reproduce_command(self) -> str:
@@ -172,7 +243,7 @@ class Run:
             verdicts=list(verdicts),
             runs=[relative(path) for path in behind(self.notebook, parameters) if path.is_file()],
             cost={"wall_seconds": wall, **(cost or {})},
-            provenance={**provenance(self.notebook, parameters), **(environment or {})},
+            provenance={**provenance(self.notebook, parameters), **(environment or {}), "reference": self.shown},
         )
         write(self.path, record)
         print(f"record: {relative(self.path)}")
@@ -195,7 +266,7 @@ def begin(notebook: str, variables: dict[str, Any]) -> Run:
 
 def provenance(notebook: str, parameters: dict[str, Any]) -> dict[str, Any]:
     """Where a result came from: code, versions, machine, and the command that repeats it."""
-    sha, dirty = _git_state()
+    sha, dirty = git_state()
     return {
         "git_sha": sha,
         "git_dirty": dirty,
@@ -210,7 +281,9 @@ def provenance(notebook: str, parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
-def _git_state() -> tuple[str, bool]:
+def git_state() -> tuple[str, bool]:
+    """The commit that is checked out, and whether anything but kept records differs from it."""
+
     def git(*arguments: str) -> str:
         try:
             done = subprocess.run(["git", "-C", paths.ROOT, *arguments], capture_output=True, text=True, check=True)
@@ -218,7 +291,8 @@ def _git_state() -> tuple[str, bool]:
             return ""
         return done.stdout.strip()
 
-    return git("rev-parse", "HEAD") or "no commit", bool(git("status", "--porcelain"))
+    changed = git("status", "--porcelain", "--", ".", ":(exclude)results/reference")
+    return git("rev-parse", "HEAD") or NO_COMMIT, bool(changed)
 
 
 def _version(package: str) -> str:

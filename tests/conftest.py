@@ -27,8 +27,9 @@ def real_data() -> Path:
 
 @pytest.fixture
 def workspace(tmp_path, monkeypatch) -> Path:
-    """An empty results folder, and an empty reports folder beside it."""
+    """An empty results folder, and empty folders of reports and of kept records beside it."""
     monkeypatch.setenv("PAPERLIB_RESULTS", str(tmp_path / "results"))
+    monkeypatch.setenv("PAPERLIB_REFERENCE", str(tmp_path / "kept"))
     monkeypatch.setenv("PAPERLIB_REPORTS", str(tmp_path / "reports"))
     return tmp_path
 

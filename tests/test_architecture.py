@@ -24,6 +24,7 @@ EVIDENCE = {
     "report",
     "pages",
     "grid",
+    "keep",
     "cli",
 }
 PAPERS = {"s3delta", "lets", "dps"}
@@ -35,7 +36,7 @@ EVIDENCE_ORDER = [
     {"code", "claims"},
     {"records"},
     {"plan", "runs", "report"},
-    {"pages", "grid"},
+    {"pages", "grid", "keep"},
     {"cli"},
 ]
 
@@ -81,7 +82,7 @@ def test_every_module_belongs_to_one_wing_or_the_ground():
 
 
 def test_fingerprints_leave_out_the_same_wing():
-    never_in_a_notebook = {"pages", "grid"}
+    never_in_a_notebook = {"pages", "grid", "keep"}
     assert code.EVIDENCE == EVIDENCE - never_in_a_notebook
 
 

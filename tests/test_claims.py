@@ -95,6 +95,25 @@ def test_erratum_and_not_run(book):
     )
 
 
+def test_a_verdict_may_rest_on_evidence_of_another_device(book, monkeypatch):
+    shown = []
+    monkeypatch.setattr("paperlib.figures.table", lambda frame, caption, formats: shown.append(frame))
+    other = {"device": "cuda: H100", "backbone": "bert-large-config"}
+    book.judge("dps.F.number", 0.3, reason="measured", elsewhere=other)
+    book.holds("dps.F.shape", True, ours="largest", reason="seen", elsewhere=other)
+    book.judge("dps.F.exact", 277, reason="counted")
+    number, exact, shape = book.verdicts
+    assert number["device"] == shape["device"] == "cuda: H100" and number["backbone"] == "bert-large-config"
+    assert (number["source"], exact["device"], exact["backbone"]) == ("diagnostics", "cpu", "minilm")
+    book.table()
+    assert shown[0].evidence.tolist()[:2] == ["measured (made with bert-large-config, cuda: H100)", "counted"]
+
+
+def test_evidence_has_a_source_a_backbone_and_a_device_and_nothing_else(book):
+    with pytest.raises(InputError, match="claim dps.F.number: evidence has source, backbone, device, no devise"):
+        book.judge("dps.F.number", 0.3, elsewhere={"devise": "cuda"})
+
+
 def test_a_text_has_no_distance(book):
     with pytest.raises(InputError, match=r"dps.F.shape prints no number with a tolerance: use holds\(\)"):
         book.judge("dps.F.shape", 1.0)

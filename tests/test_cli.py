@@ -1,10 +1,11 @@
 """The command line is strict: each mistake gives one line on stderr, exit code 2, and nothing written."""
 
 import json
+import shlex
 
 import pytest
 
-from paperlib import cli, grid, pages, runs
+from paperlib import cli, grid, keep, pages, plan, runs
 from paperlib.errors import InputError
 from paperlib.parameters import profiles
 
@@ -79,6 +80,10 @@ def refused(workspace, capsys):
         (["reproduce", "smoke", "--source", "hub", "--data", "."], "--data DIR goes with --source directory"),
         (["reproduce", "smoke", "--backbone", "bert"], "unknown backbone 'bert'"),
         (["reproduce", "smoke", "--backbone", "./nowhere"], "unknown backbone './nowhere'"),
+        (["keep"], "the following arguments are required: NAME; see paperlib keep --help"),
+        (["keep", "cots"], "unknown notebook 'cots'; known: dps/a_case_study"),
+        (["keep", "smoke", "runs/footprint"], "no record of smoke, runs/footprint in "),
+        (["keep", "runs/footprint", "-p", "seed", "[1"], "-p seed: '[1' is not YAML"),
         (["replicate"], "invalid choice: 'replicate'"),
         ([], "the following arguments are required: COMMAND; see paperlib --help"),
         (["claims", "--yaml"], "unrecognized arguments: --yaml; see paperlib --help"),
@@ -183,6 +188,27 @@ def test_reproduce_works_on_the_sections_asked_for_with_as_many_jobs(workspace, 
     assert sections == list(profiles.load("smoke").sections) and jobs == grid.slots() >= 1
 
 
+def test_reproduce_lists_the_commands_that_do_the_same_without_snakemake(workspace, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(runs, "execute", lambda notebook, given, *_, **__: asked.append((notebook, given)))
+    assert cli.main(["reproduce", "smoke", "--only", "dps/f_memory", "--list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert not (workspace / "results").exists(), "nothing runs"
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert program == "paperlib" and cli.main(arguments) == 0
+    jobs = plan.Plan("smoke", {}).unfinished(["dps/f_memory"])
+    assert asked == [(job.notebook, job.parameters) for job in jobs] and len(jobs) == 3
+
+
+def test_keep_tells_what_it_kept(workspace, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(keep, "keep", lambda *given: asked.append(given) or [workspace / "kept" / "a.json"])
+    assert cli.main(["keep", "cost", "runs/footprint", "-p", "batch_size", "32"]) == 0
+    assert asked == [(["cost", "runs/footprint"], {"batch_size": 32})]
+    assert capsys.readouterr().out == f"kept: {workspace / 'kept' / 'a.json'}\n"
+
+
 def test_an_interruption_says_how_to_continue(workspace, monkeypatch, capsys):
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -191,14 +217,14 @@ def test_an_interruption_says_how_to_continue(workspace, monkeypatch, capsys):
     assert one_line(capsys, ["reproduce", "smoke"], code=130).endswith("run the same command again to continue")
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["reproduce"], ["report"], ["claims"], ["doctor"]])
+@pytest.mark.parametrize("command", [[], ["run"], ["reproduce"], ["keep"], ["report"], ["claims"], ["doctor"]])
 def test_help_is_there_for_every_command(command, capsys):
     with pytest.raises(SystemExit) as left:
         cli.main([*command, "--help"])
     assert left.value.code == 0
     shown = capsys.readouterr().out
     assert "usage: paperlib" in shown
-    if not command or command[0] in ("run", "reproduce"):
+    if not command or command[0] in ("run", "reproduce", "keep"):
         assert "examples:" in shown
 
 

@@ -33,6 +33,7 @@ def house(tmp_path, monkeypatch, write_notebook):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     monkeypatch.setattr(paths, "NOTEBOOKS", tmp_path / "notebooks")
     monkeypatch.setattr(paths, "PARAMETERS", tmp_path / "parameters")
+    monkeypatch.setenv("PAPERLIB_REFERENCE", str(tmp_path / "kept"))
     cells = (
         "from paperlib import records",
         "def f():\n    from paperlib.training import Loop\n    from paperlib import tasks",
@@ -116,6 +117,23 @@ def test_code_cells_count_but_not_prose_nor_the_values_of_the_parameters_cell(ho
     assert code.fingerprint(RUN) == before
     write_notebook(tmp_path / "notebooks", RUN, "seed: int = 0  # x", "from paperlib import tasks", "x = 2")
     assert code.fingerprint(RUN) != before
+
+
+def test_a_kept_record_changes_the_pages_that_show_it_when_it_comes_changes_or_goes(house, tmp_path, write_notebook):
+    write_notebook(tmp_path / "notebooks", SECTION, "seed: int = 0  # x", 'run.reference("runs/train", seed=1)')
+    assert code.shown(SECTION) == ["runs/train"] and code.shown(RUN) == []
+    kept, other = tmp_path / "kept/runs/train/gpu-1.json", tmp_path / "kept/runs/other/gpu-1.json"
+    for path in (kept, other):
+        path.parent.mkdir(parents=True)
+    before, seen = both(), []
+    other.write_text("{}")
+    assert both() == before, "another notebook's"
+    for text in ('{"seed": 1}', '{"seed": 2}'):
+        kept.write_text(text)
+        seen.append(both())
+    kept.unlink()
+    assert len({before[1], *(section for _, section in seen)}) == 3 and both() == before
+    assert {run for run, _ in seen} == {before[0]}
 
 
 def test_it_is_the_same_every_time(house):

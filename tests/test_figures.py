@@ -132,6 +132,20 @@ def test_tables_that_cannot_be_read_are_refused(shown, frame, options, message):
     assert not shown
 
 
+def test_bars_stand_beside_the_print_with_a_panel_for_each_value():
+    frame = pd.DataFrame(
+        {"size": [16, 16, 32], "who": ["a", "b", "a"], "printed": [3.0, 4.0, 5.0], "x": [1.0, 2.0, 6.0], "y": [7, 8, 9]}
+    )
+    fig = figures.beside_print(frame, "size", "who", ["x", "y"], "GiB")
+    first, second = fig.axes
+    assert [ax.get_title(loc="left") for ax in fig.axes] == ["size 16", "size 32"]
+    assert [[bar.get_width() for bar in bars] for bars in first.containers] == [[1, 2], [7, 8]]
+    assert [line.get_xdata().tolist() for ax in fig.axes for line in ax.lines] == [[3, 4], [5]]
+    assert [label.get_text() for label in first.get_yticklabels()] == ["a", "b"] and first.yaxis_inverted()
+    assert {text.get_text() for text in fig.legends[0].get_texts()} == {"x", "y", "printed"}
+    figures.plt.close(fig)
+
+
 def test_every_verdict_has_a_word_and_a_symbol_of_its_own():
     assert len(set(figures.VERDICTS.values())) == len(figures.VERDICTS)
     for word, symbol in figures.VERDICTS.items():

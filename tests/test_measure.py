@@ -1,7 +1,9 @@
 """What a computation runs on and what it costs."""
 
 import json
+import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -61,11 +63,81 @@ def test_peak_memory_is_at_least_what_the_process_holds_in_bytes():
     assert measure.Meter().cost()["peak_memory_bytes"] >= peak
 
 
-@pytest.mark.parametrize("start, end, joules", [(1000, 3500, 2.5), (None, 3500, None), (1000, None, None)])
-def test_energy_is_a_difference_or_unknown(monkeypatch, start, end, joules):
-    readings = iter([start, end])
+class Driver:
+    """NVIDIA's management library with two cards, the second of which CUDA sees as its first; ``error`` is raised by what it names."""
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, error=""):
+        self.drawn, self.error, self.waited = {"GPU-first": 0, "GPU-second": 1000}, error, 0
+
+    def _answer(self, function, value=None):
+        if function == self.error:
+            raise self.NVMLError(function)
+        return value
+
+    def nvmlInit(self):
+        self._answer("init")
+
+    def nvmlDeviceGetHandleByUUID(self, uuid):
+        return self._answer("handle", uuid)
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle):
+        return self._answer("energy", self.drawn[handle])
+
+
+@pytest.fixture
+def driven(monkeypatch):
+    def by(driver):
+        monkeypatch.setitem(sys.modules, "pynvml", driver)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda: SimpleNamespace(uuid="second"))
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda: setattr(driver, "waited", driver.waited + 1))
+        return driver
+
+    return by
+
+
+def test_energy_is_that_of_the_card_in_use_between_two_moments(driven):
+    driver = driven(Driver())
+    energy = measure.Energy()
+    driver.drawn = {"GPU-first": 10**6, "GPU-second": 3500}
+    assert energy.joules() == 2.5
+    assert driver.waited == 2, "work that was given before a moment belongs before it"
+
+
+@pytest.mark.parametrize("error", ["init", "handle", "energy"])
+def test_energy_is_unknown_where_the_driver_refuses(driven, error):
+    driven(Driver(error))
+    assert measure.Energy().joules() is None
+
+
+def test_energy_is_unknown_where_one_of_the_moments_is(driven):
+    driver = driven(Driver("energy"))
+    energy = measure.Energy()
+    driver.error = ""
+    assert energy.joules() is None
+
+
+def test_energy_is_unknown_without_the_binding(driven, monkeypatch):
+    driven(Driver())
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert measure.Energy().joules() is None
+
+
+def test_the_binding_names_what_is_asked_of_it():
+    import pynvml
+
+    assert issubclass(pynvml.NVMLError, Exception)
+    for name in ("nvmlInit", "nvmlDeviceGetHandleByUUID", "nvmlDeviceGetTotalEnergyConsumption"):
+        assert callable(getattr(pynvml, name))
+
+
+def test_a_meter_tells_joules(monkeypatch):
+    readings = iter([1000, 3500])
     monkeypatch.setattr(measure, "_millijoules", lambda: next(readings))
-    assert measure.Meter().cost()["energy_joules"] == joules
+    assert measure.Meter().cost()["energy_joules"] == 2.5
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU may count its energy")

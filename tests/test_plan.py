@@ -80,6 +80,15 @@ def test_a_run_that_two_sections_share_comes_once():
     assert len(SMOKE.runs([section, section])) == len(SMOKE.run_jobs(section)) == 4
 
 
+def test_what_is_unfinished_comes_in_the_order_that_executes_it(workspace):
+    sections = ["performance/throughput", "dps/a_case_study"]
+    wanted = [job.notebook for job in SMOKE.unfinished(sections)]
+    assert wanted == ["runs/finetune"] * 4 + ["dps/a_case_study", "performance/throughput"]
+    execute(SMOKE.run_jobs("dps/a_case_study")[0])
+    execute(SMOKE.section_job("dps/a_case_study"))
+    assert [job.notebook for job in SMOKE.unfinished(sections)] == ["runs/finetune"] * 3 + ["performance/throughput"]
+
+
 def test_the_plan_executed_last_is_the_one_shown(workspace, tmp_path):
     assert plan.last() == plan.Plan("laptop", {})
     chosen = plan.make("smoke", "directory", str(tmp_path), "tiny-bert")

@@ -171,11 +171,11 @@ def test_the_command_in_a_record_leads_back_to_it(workspace, monkeypatch):
 
 def test_without_git_a_record_says_so(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    records._git_state.cache_clear()
+    records.git_state.cache_clear()
     try:
-        assert records._git_state() == ("no commit", False)
+        assert records.git_state() == (records.NO_COMMIT, False)
     finally:
-        records._git_state.cache_clear()
+        records.git_state.cache_clear()
 
 
 # --- what a section reads
@@ -258,6 +258,77 @@ def test_a_section_is_current_until_a_run_it_reads_comes_changes_or_goes(workspa
 def test_a_run_is_current_as_soon_as_it_is_there(workspace):
     assert not records.current(records.path_of(RUN, DEFAULTS), RUN, DEFAULTS)
     assert records.current(write(RUN, {}), RUN, DEFAULTS)
+
+
+# --- kept records: made elsewhere, never the reader's own
+
+
+GPU, CPU = "cuda: NVIDIA H100 80GB HBM3", "cpu: x"
+FOOTPRINT = "runs/footprint"
+
+
+def kept(device=GPU, day=1, **given) -> records.Record:
+    """A record as the repository keeps it."""
+    values = parameters.resolve(FOOTPRINT, given).model_dump()
+    versions = {"torch": "2.12.0", "transformers": "5.1.0"}
+    told = {"device": device, "created": f"2026-01-0{day}T00:00:00+00:00", "commit": "c" * 40, "versions": versions}
+    each = records.Record(notebook=FOOTPRINT, parameters=values, results={}, provenance=told)
+    records.write(records.reference_path_of(each), each)
+    return each
+
+
+def test_kept_records_have_a_readable_place_for_each_device_and_parameters(workspace):
+    path = records.reference_path_of(kept())
+    assert path.parent == workspace / "kept" / "runs" / "footprint"
+    assert path.name.startswith("nvidia-h100-80gb-hbm3-bert-large-config-seed0-") and path.suffix == ".json"
+    assert records.reference_path_of(kept(day=2)) == path, "a newer measurement takes the place"
+    assert len({path, *(records.reference_path_of(each) for each in (kept(CPU), kept(batch_size=32)))}) == 3
+
+
+def test_kept_records_are_found_by_the_parameters_that_are_asked_for_newest_first(workspace):
+    assert records.reference(FOOTPRINT) == []
+    old, new, small = kept(CPU, day=1), kept(day=2), kept(day=3, backbone="tiny-bert")
+    assert records.reference(FOOTPRINT, backbone="bert-large-config") == [new, old]
+    assert records.reference(FOOTPRINT, batch_size=16) == [small, new, old]
+    assert records.reference(FOOTPRINT, batch_size=8) == []
+    with pytest.raises(InputError, match="runs/footprint has no parameter 'batch'"):
+        records.reference(FOOTPRINT, batch=16)
+
+
+def test_kept_records_are_no_records_of_the_reader(workspace):
+    kept()
+    assert not records.path_of(FOOTPRINT, parameters.resolve(FOOTPRINT, {}).model_dump()).is_file()
+    run = opened()
+    assert run.records()[0] == []
+
+
+def test_alike_are_those_of_one_device_that_differ_in_one_parameter_with_a_gpu_first(workspace):
+    large, small = kept(batch_size=32), kept(batch_size=16)
+    kept(CPU, day=9), kept(batch_size=16, precision="fp32"), kept("cuda: other", batch_size=8)
+    newest = [kept(day=8, batch_size=16, length=64), kept(day=7, length=64, batch_size=8)]
+    found = [large, small, *newest, kept(CPU, day=9)]
+    assert records.alike(found, but="batch_size") == [small, large]
+    assert records.alike(records.reference(FOOTPRINT), but="batch_size") == newest[::-1]
+    assert records.alike([], but="batch_size") == []
+
+
+def test_a_page_names_the_kept_records_it_shows_and_lists_them(workspace, capsys):
+    each = kept()
+    run = opened()
+    assert run.reference(FOOTPRINT, batch_size=16) == run.reference(FOOTPRINT) == [each]
+    told = capsys.readouterr().out
+    assert "kept from a run of runs/footprint at real size:\n  cuda: NVIDIA H100 80GB HBM3, 2026-01-01, commit " in told
+    assert f"commit {'c' * 12}, torch 2.12.0, transformers 5.1.0\n" in told
+    run.finish({})
+    found = records.read(run.path)
+    assert found.provenance["reference"] == [f"runs/footprint/{records.reference_path_of(each).name}"]
+    assert found.runs == [], "they are none of the reader's runs"
+
+
+def test_where_none_is_kept_the_page_says_what_makes_it(workspace, capsys):
+    assert opened().reference(FOOTPRINT, batch_size=16) == []
+    told = capsys.readouterr().out
+    assert told.endswith("a GPU this makes it: paperlib reproduce cost && paperlib keep cost\n")
 
 
 def test_paths_in_records_are_relative_to_the_results_folder(workspace):

@@ -6,8 +6,10 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from paperlib.errors import InputError
-from paperlib.kernels.selection import percentile
+from paperlib.kernels.packing import as_bits, as_flags
+from paperlib.kernels.selection import at_least, percentile
 from paperlib.training import Method, Problem
+from paperlib.training.update import Extra, in_one_pass
 
 
 class ChildTuningD(Method):
@@ -16,7 +18,8 @@ class ChildTuningD(Method):
     Scope: parameters whose name contains "layer", biases and layer norms among them; all others are trained whole. F is the mean over an
     epoch's batches of the squared batch gradient, each tensor's clipped to norm 1 by itself; one threshold holds for all tensors together,
     the interpolated (1 - p) percentile, and the mask F >= threshold for the whole run. Gradients are masked after clipping, so that the
-    norm counts the masked ones; AdamW's moments stay 0 there and only weight decay moves those weights. State: one byte per entry in scope.
+    norm counts the masked ones; AdamW's moments stay 0 there and only weight decay moves those weights. State: one byte per
+    entry in scope, or one bit where one pass moves the weights.
 
     InputError: ``p`` outside (0, 1]; no parameter in scope; a loss in the Fisher pass that is not finite.
     """
@@ -30,23 +33,32 @@ class ChildTuningD(Method):
         self.scope = {name: parameter for name, parameter in named if "layer" in name and parameter.requires_grad}
         if not self.scope:
             raise InputError('child_tuning_d chooses among parameters named "...layer...", and the model has none')
+        self._packed = in_one_pass(self.scope.values())
 
     def prepare(self, problem: Problem, batches: list[np.ndarray]) -> None:
         fisher = self._fisher(problem, batches)
         threshold = percentile(list(fisher.values()), 100 * (1 - self.p))
-        for name in self.scope:
-            self.mask[name] = fisher.pop(name) >= threshold
+        if self._packed:
+            self._set(dict(zip(fisher, at_least([*fisher.values()], threshold), strict=True)))
+        else:
+            self._set({name: fisher.pop(name) >= threshold for name in self.scope})
 
-    def after_clipping(self, step: int, optimizer: torch.optim.Optimizer) -> None:
-        for name, parameter in self.scope.items():
-            if parameter.grad is not None:
-                parameter.grad.mul_(self.mask[name])
+    def extra(self, step: int) -> Extra:
+        return self._extra
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         return {f"child.{name}": mask for name, mask in self.mask.items()}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
-        self.mask = {name: state[f"child.{name}"].to(parameter.device) for name, parameter in self.scope.items()}
+        masks = {name: state[f"child.{name}"].to(parameter.device) for name, parameter in self.scope.items()}
+        if self._packed:
+            self._set({name: as_bits(mask) for name, mask in masks.items()})
+        else:
+            self._set({name: as_flags(mask, self.scope[name].shape) for name, mask in masks.items()})
+
+    def _set(self, masks: dict[str, torch.Tensor]) -> None:
+        self.mask = masks
+        self._extra = Extra(mask=masks, clip_sees="all")
 
     def _fisher(self, problem: Problem, batches: list[np.ndarray]) -> dict[str, torch.Tensor]:
         fisher = {name: torch.zeros_like(parameter) for name, parameter in self.scope.items()}

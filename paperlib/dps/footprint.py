@@ -34,8 +34,11 @@ class Setting:
     precision: str
     seed: int
 
-    def loop(self, backbone: Backbone, choice: Choice, steps: int, stage_steps: int) -> Loop:
-        """A loop of ``steps`` optimizer steps over a copy of the backbone, in stages of ``stage_steps``; its training rows are one batch."""
+    def loop(self, backbone: Backbone, choice: Choice, steps: int, stage_steps: int, in_turn: bool = False) -> Loop:
+        """A loop of ``steps`` optimizer steps over a copy of the backbone, in stages of ``stage_steps``; its training rows are one batch.
+
+        ``in_turn``: torch's operators move the weights also where one pass could.
+        """
         copied = replace(backbone, model=copy.deepcopy(backbone.model))
         problem = RandomRows.draw(copied, self.batch_size, self.length, self.seed)
         settings = Settings(
@@ -45,6 +48,7 @@ class Setting:
             learning_rate=2e-5,
             seed=self.seed,
             precision=self.precision,
+            in_turn=in_turn,
         )
         method = methods.build(replace(choice, update_ratio=ratio_of(stage_steps, steps)))
         return Loop(problem, method, settings)

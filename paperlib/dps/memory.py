@@ -5,7 +5,7 @@ bytes a method adds per weight, ``n`` the weights it looks after. F and a come f
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,7 +45,7 @@ class Item:
 
     what: str
     dtype: str
-    bytes: int
+    bytes: float
     when: tuple[str, ...] = MOMENTS
     weights: str = "tracked"
 
@@ -89,6 +89,12 @@ LEAN: dict[str, tuple[Item, ...]] = {
     "dps_mix": (_START, _GAM, Item("snapshot", "fp32", 4, _AFTER), _MASK),
 }
 """What this library keeps: GAM goes as the mask comes; counts and draws, one number per input column, are left out."""
+
+PACKED: dict[str, tuple[Item, ...]] = {
+    method: tuple(replace(item, dtype="bits", bytes=1 / 8) if item.dtype == "bool" else item for item in items)
+    for method, items in LEAN.items()
+}
+"""The same where one pass moves the weights (:func:`paperlib.training.update.in_one_pass`): masks are bits."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,7 @@ def counts_of(model) -> Counts:
     )
 
 
-def extra_bytes(items: Sequence[Item], counts: Counts, moment: str | None = None) -> int:
+def extra_bytes(items: Sequence[Item], counts: Counts, moment: str | None = None) -> float:
     """c n, the bytes the items take at a moment, each over the weights it covers; without a moment at the worst one."""
     moment = moment or worst_moment(items, counts)
     return sum(item.bytes * getattr(counts, item.weights) for item in items if moment in item.when)

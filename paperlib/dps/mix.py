@@ -5,8 +5,9 @@ from typing import Literal
 
 import torch
 
-from paperlib.dps.mixing import Mix, MixedWeights
+from paperlib.dps.mixing import Draws, Mix, MixedWeights
 from paperlib.dps.subnetwork import Subnetwork
+from paperlib.kernels.mixing import Gate, count_open
 
 
 class DPSMix(Subnetwork):
@@ -18,7 +19,8 @@ class DPSMix(Subnetwork):
     Ws + (W - Ws) / keep_fraction (``rescale``) or W; the gradient is g on them.
 
     Keeps per tracked weight W0 and GAM in stage I, W0, Ws and the mask in stage II: at most 9 bytes; and one count per column. Frozen
-    weights are their own snapshot: without rescaling there is none.
+    weights are their own snapshot: without rescaling there is none. Where masks are packed, xi is a numbered draw: the counts then lie in one
+    vector, for one launch to count them.
     """
 
     def __init__(
@@ -35,19 +37,21 @@ class DPSMix(Subnetwork):
         self.penalty_from, self.rescale = penalty_from, rescale
         self.fam: dict[str, torch.Tensor] = {}
         self.snapshot: dict[str, torch.Tensor] = {}
-        self._drawn: tuple[int, dict[str, torch.Tensor]] = (0, {})
+        self._drawn: tuple[int, dict[str, Gate]] = (0, {})
+        self._counts: torch.Tensor | None = None
 
     def attach(self, model: torch.nn.Module, total_steps: int) -> None:
         super().attach(model, total_steps)
         # Drawn anew with the model on resume, so checkpoints do not carry it.
         self.start = {name: weight.detach().clone() for name, weight in self.weights.items()}
         self._names = {weight: name for name, weight in self.weights.items()}
+        self._draws = Draws(self.weights, 1 - self.keep_fraction) if self._packed else None
 
     def forward_weights(self, step: int) -> AbstractContextManager:
         super().forward_weights(step)
         if self.clock.stage(step)[0] == 1:
             if self._drawn[0] != step:
-                self._drawn = step, self._draw()
+                self._drawn = step, self._draw(step)
             return MixedWeights(self._names, self._noised)
         return MixedWeights({self.weights[name]: name for name in self.snapshot}, self._chosen)
 
@@ -57,8 +61,24 @@ class DPSMix(Subnetwork):
     def _chosen(self, name: str) -> Mix:
         return Mix(self.snapshot[name], self.mask[name], 1 / self.keep_fraction if self.rescale else 1.0, 1.0)
 
-    def _draw(self) -> dict[str, torch.Tensor]:
-        """xi of every weight, bool (in,)."""
+    def after_backward(self, step: int) -> bool:
+        changed = super().after_backward(step)
+        if self.clock.stage(step)[0] == 1:
+            self._count_frequency(step)
+        return changed
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        super().load_state_dict(state)
+        if self._draws and self.fam:
+            loaded = dict(self.fam)
+            self._begin_counts()
+            for name, counts in loaded.items():
+                self.fam[name].copy_(counts)
+
+    def _draw(self, step: int) -> dict[str, Gate]:
+        """xi of every weight, bool (in,) or a numbered draw."""
+        if self._draws:
+            return {name: self._draws.of(name, step) for name in self.weights}
         columns = [weight.shape[1] for weight in self.weights.values()]
         device = next(iter(self.weights.values())).device
         active = torch.rand(sum(columns), device=device) < self.keep_fraction
@@ -72,11 +92,21 @@ class DPSMix(Subnetwork):
         self.fam.clear()
         self.snapshot.clear()
 
-    def _accumulate(self) -> None:
-        super()._accumulate()
+    def _count_frequency(self, step: int) -> None:
+        if self._draws:
+            if not self.fam:
+                self._begin_counts()
+            count_open(self._counts, self._draws.of_all(step))
+            return
         for name, xi in self._drawn[1].items():
             counts = self.fam.setdefault(name, self._no_counts(name))
             counts += xi
+
+    def _begin_counts(self) -> None:
+        """FAM of all weights, at 0, as parts of one vector."""
+        device = next(iter(self.weights.values())).device
+        self._counts = torch.zeros(self._draws.words, dtype=torch.int32, device=device)
+        self.fam.update({name: self._counts[span] for name, span in self._draws.span.items()})
 
     def _no_counts(self, name: str) -> torch.Tensor:
         weight = self.weights[name]

@@ -1,9 +1,9 @@
 """Seconds and bytes of an optimizer step under each method, side by side in one process, and of choosing a subnetwork."""
 
 import math
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,9 +15,68 @@ from paperlib.dps.footprint import Setting
 from paperlib.dps.methods import Choice
 from paperlib.kernels.selection import largest
 from paperlib.training import Loop
+from paperlib.training.update import in_one_pass
 
 METHODS = ("vanilla", "mixout", "child_tuning_d", "child_tuning_f", "r3f", "r_dropout", "dps_dense", "dps_mix")
 """Every method that changes what a step does; Re-init does not."""
+ONE_PASS = "vanilla, one pass"
+"""Vanilla moved as the other methods are where one pass moves the weights."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a step's cost depends on; in a target's scale ``precision`` may be "any"."""
+
+    backbone: str
+    device: str
+    precision: str
+    batch_size: int
+    length: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.backbone}, batch {self.batch_size}, length {self.length}, {self.precision} precision, {self.device}"
+        )
+
+    def covers(self, run: "Scale") -> bool:
+        """Whether a run was made at this scale."""
+        return run == (replace(self, precision=run.precision) if self.precision == "any" else self)
+
+
+def scale(backbone: str, setting: Setting) -> Scale:
+    """That of a run on this device."""
+    precision = measure.precision(setting.precision)
+    return Scale(backbone, measure.device().type, precision, setting.batch_size, setting.length)
+
+
+@dataclass(frozen=True)
+class Target:
+    """At most ``bound`` times vanilla's seconds, or GiB beyond vanilla, at a scale."""
+
+    method: str
+    what: Literal["time", "GiB"]
+    bound: float
+    scale: Scale
+
+    def judged(self, run: Scale, measured: Mapping[str, Mapping[str, float]]) -> tuple[float | None, str]:
+        """What was measured, by ``what`` and method, with "yes" or "no"; None and "not run" at another scale or without the method."""
+        found = measured[self.what].get(self.method) if self.scale.covers(run) else None
+        return (None, "not run") if found is None else (found, "yes" if found <= self.bound else "no")
+
+
+LARGE = Scale("bert-large-config", "cuda", "bf16", batch_size=16, length=128)
+SMALL = Scale("minilm", "cpu", "any", batch_size=16, length=128)
+TARGETS = (
+    *(Target(method, "time", bound, SMALL) for method, bound in {"dps_dense": 1.05, "dps_mix": 1.10}.items()),
+    *(
+        Target(method, what, bound, LARGE)
+        for method, bounds in {
+            **{"dps_dense": (1.03, 1.5), "dps_mix": (1.06, 3.9)},
+            **{"mixout": (1.05, 1.3), "child_tuning_d": (1.01, 0.1)},
+        }.items()
+        for what, bound in zip(("time", "GiB"), bounds, strict=True)
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -54,34 +113,55 @@ class Cycle:
 
 @dataclass
 class Contestant:
-    """One method with a model and a loop of its own; ``peak`` bytes of its first cycle, ``cycles`` timed since."""
+    """One method with a model and a loop of its own.
+
+    ``peak`` bytes of its first cycle; ``cycles`` timed since; ``joules`` of a step, None where the driver does not tell.
+    """
 
     loop: Loop
     peak: int = 0
     cycles: list[Cycle] = field(default_factory=list)
+    joules: float | None = None
 
     def step(self) -> float:
         """Train one optimizer step; its seconds."""
-        start = _now()
+        start = measure.now()
         self.loop.step([np.arange(self.loop.settings.batch_size)])
-        return _now() - start
+        return measure.now() - start
 
 
 def contestants(
     backbone: Backbone, methods: Sequence[str], setting: Setting, stage_steps: int, rounds: int
 ) -> dict[str, Contestant]:
-    """Each method after a first whole cycle that warms it up, every allocation of its model and that cycle counted."""
+    """Each method after a first whole cycle that warms it up, every allocation of its model and that cycle counted.
+
+    "vanilla" is torch's fused AdamW and clipping in torch's operators; where one pass moves the weights, as it does under the other methods, it is
+    also there with that (``ONE_PASS``).
+    """
     cycle, found = 2 * stage_steps, {}
-    for method in tqdm(methods, unit="method", desc="warming up"):
+    # Warmed up, timed, and timed again for the energy.
+    steps = (2 * rounds + 1) * cycle
+    for name, method in tqdm(_named(methods).items(), unit="method", desc="warming up"):
         with measure.Allocations() as allocations:
-            loop = setting.loop(backbone, Choice(method), (rounds + 1) * cycle, stage_steps)
-            found[method] = Contestant(loop)
+            loop = setting.loop(backbone, Choice(method), steps, stage_steps, in_turn=name == "vanilla")
+            found[name] = Contestant(loop)
             allocations.mark("before")
             for _ in range(cycle):
-                found[method].step()
+                found[name].step()
             allocations.mark("cycle")
-        found[method].peak = allocations.peak["cycle"]
+        found[name].peak = allocations.peak["cycle"]
     return found
+
+
+def _named(methods: Sequence[str]) -> dict[str, str]:
+    """Names of the contestants -> their methods."""
+    beside = {ONE_PASS: "vanilla"} if one_pass_here() else {}
+    return {"vanilla": "vanilla"} | beside | {method: method for method in methods}
+
+
+def one_pass_here() -> bool:
+    """Whether one pass moves the weights on the run's device, and masks are bits."""
+    return in_one_pass([torch.empty(0, device=measure.device())])
 
 
 def interleaved(contestants: dict[str, Contestant], stage_steps: int, rounds: int) -> None:
@@ -93,6 +173,22 @@ def interleaved(contestants: dict[str, Contestant], stage_steps: int, rounds: in
                 seconds[name].append(contestant.step())
         for name, contestant in contestants.items():
             contestant.cycles.append(Cycle(seconds[name]))
+
+
+def count_joules(contestants: dict[str, Contestant], stage_steps: int, rounds: int) -> None:
+    """Train ``rounds`` cycles of each contestant without a break and note the joules of a step; where nothing tells them, no step is taken.
+
+    One after the other and not in turns, since the driver's counter moves less often than steps are taken.
+    """
+    steps = 2 * stage_steps * rounds
+    if measure.Energy().joules() is None:
+        return
+    for contestant in contestants.values():
+        energy = measure.Energy()
+        for _ in range(steps):
+            contestant.step()
+        joules = energy.joules()
+        contestant.joules = None if joules is None else joules / steps
 
 
 def ratios(contestants: dict[str, Contestant], stage_steps: int) -> dict[str, dict[str, list[float]]]:
@@ -139,18 +235,12 @@ def selection(shapes: Sequence[tuple[int, ...]], keep_fraction: float, seed: int
     matrix, seconds = values.nbytes, 0.0
     for shape in tqdm(shapes, unit="matrix"):
         values = _squares(shape)
-        start = _now()
+        start = measure.now()
         largest(values, math.ceil(values.numel() * keep_fraction))
-        seconds += _now() - start
+        seconds += measure.now() - start
     extra = allocations.peak["selection"] - allocations.held["values"]
     return Selection(sum(map(math.prod, shapes)), seconds, matrix, extra)
 
 
 def _squares(shape: tuple[int, ...]) -> torch.Tensor:
     return torch.randn(shape, device=measure.device()).square_()
-
-
-def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()

@@ -1,7 +1,7 @@
-"""What DPS Dense and DPS Mix share: the stages, the choice of a subnetwork, and what happens to the weights outside it."""
+"""What DPS Dense and DPS Mix share: the stages, the choice of a subnetwork, and what the optimizer is to do about it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -10,8 +10,10 @@ import torch
 from paperlib.dps.clock import StageClock
 from paperlib.dps.scope import tracked
 from paperlib.errors import InputError
-from paperlib.kernels.selection import kth_largest, largest
+from paperlib.kernels.packing import as_bits, as_flags
+from paperlib.kernels.selection import at_least, kth_largest, kth_largest_each, largest
 from paperlib.training.method import Method
+from paperlib.training.update import Extra, in_one_pass
 
 
 class Subnetwork(Method):
@@ -22,8 +24,9 @@ class Subnetwork(Method):
     1e-3 of the published code is left out, as it changes no order.
 
     ``masked_policy``: "grad_zero" masks gradients only, so AdamW's momentum and decay still move masked entries; "freeze" leaves their weight
-    and moments as they are, bitwise. ``reference_dtypes``: int64 masks, twice at the selection step, and GAM kept through stage II, as the
-    published code holds them: other memory, the same numbers. InputError: a ``keep_fraction`` outside (0, 1].
+    and moments as they are, bitwise. Masks are bool, a byte per entry, or packed, a bit, where one pass moves the weights. ``reference_dtypes``:
+    int64 masks, twice at the selection step, and GAM kept through stage II, as the published code holds them: other memory, the same numbers.
+    InputError: a ``keep_fraction`` outside (0, 1].
     """
 
     def __init__(
@@ -41,10 +44,12 @@ class Subnetwork(Method):
         self.gam: dict[str, torch.Tensor] = {}
         self.mask: dict[str, torch.Tensor] = {}
         self._on_graph: dict[str, torch.Tensor] = {}
+        self._extra: Extra | None = None
 
     def attach(self, model: torch.nn.Module, total_steps: int) -> None:
         self.weights = tracked(model)
         self.clock = StageClock(total_steps, self.update_ratio)
+        self._packed = in_one_pass(self.weights.values()) and not self.reference_dtypes
 
     # The loop skips steps whose loss or gradient is not finite, so the first step of a stage may never be seen: a stage is known by what is in
     # store.
@@ -56,22 +61,19 @@ class Subnetwork(Method):
 
     def after_backward(self, step: int) -> bool:
         stage, i = self.clock.stage(step)
-        if stage == 1:
-            if i == 1 or self.mask:
-                self._begin_cycle()
-            self._accumulate()
-            return False
-        for name, mask in self.mask.items():
-            if self.weights[name].grad is not None:
-                self.weights[name].grad.mul_(mask)
+        if stage == 1 and (i == 1 or self.mask):
+            self._begin_cycle()
         self._on_graph = {}
-        return True
+        return False
 
-    def after_clipping(self, step: int, optimizer: torch.optim.Optimizer) -> None:
-        if self.masked_policy == "freeze":
-            for name, mask in self.mask.items():
-                if self.weights[name].grad is not None:
-                    _step_within(self.weights[name], mask.bool(), optimizer)
+    def extra(self, step: int) -> Extra:
+        """GAM in stage I, the mask in stage II."""
+        if self.clock.stage(step)[0] == 1:
+            self._watch()
+            self._extra = self._extra or Extra(gam=self.gam)
+        else:
+            self._extra = self._extra or Extra(mask=self.mask, policy=self.masked_policy)
+        return self._extra
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         return {f"{kind}.{name}": t for kind, store in self._stores().items() for name, t in store.items()}
@@ -81,30 +83,46 @@ class Subnetwork(Method):
             for name, weight in self.weights.items():
                 if f"{kind}.{name}" in state:
                     store[name] = state[f"{kind}.{name}"].to(weight.device)
+        for name, mask in self.mask.items():
+            self.mask[name] = self._kept(mask, self.weights[name].shape)
+        self._extra = None
 
     def _stores(self) -> dict[str, dict[str, torch.Tensor]]:
         """What must be remembered, by kind and weight."""
         return {"gam": self.gam, "mask": self.mask}
 
     def _begin_cycle(self) -> None:
+        self._extra = None
         self.gam.clear()
         self.mask.clear()
 
-    def _accumulate(self) -> None:
-        for name, weight in self.weights.items():
-            if weight.grad is None:
-                continue
-            if name in self.gam:
-                self.gam[name].addcmul_(weight.grad, weight.grad)
-            else:
-                self.gam[name] = weight.grad.square()
+    def _watch(self) -> None:
+        """Begin GAM, at 0, of the weights that have a gradient for the first time in this stage."""
+        fresh = [n for n, weight in self.weights.items() if weight.grad is not None and n not in self.gam]
+        if fresh:
+            self._extra = None
+            self.gam |= {name: torch.zeros_like(self.weights[name].grad) for name in fresh}
+
+    def _kept(self, mask: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+        """A mask of whatever type in the one it is kept in."""
+        if self._packed:
+            return as_bits(mask)
+        flags = as_flags(mask, shape)
+        return flags.long() if self.reference_dtypes else flags.bool()
 
     def _score(self, name: str) -> torch.Tensor:
         """What entries of this weight are ranked by; may be GAM itself, changed in place."""
         return self.gam[name]
 
     def _choose(self) -> None:
-        """Set ``mask`` from the scores, one weight after the other, giving up GAM as it goes."""
+        """Set ``mask`` from the scores, giving up GAM: packed ones all at once, others one weight after the other."""
+        # With it the optimizer lets go of GAM.
+        self._extra = None
+        if self._packed:
+            scores = {name: self._score(name) for name in self.gam}
+            self.mask |= zip(scores, self._bits([*scores.values()]), strict=True)
+            self.gam.clear()
+            return
         masks = self._per_matrix() if self.selection == "matrix" else self._of_all()
         for name, mask in masks:
             self.mask[name] = mask.long() if self.reference_dtypes else mask
@@ -113,40 +131,25 @@ class Subnetwork(Method):
             else:
                 del self.gam[name]
 
+    def _bits(self, scores: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The packed masks; on a GPU the host waits for none of it."""
+        sizes = [score.numel() for score in scores]
+        if self.selection == "matrix":
+            return at_least(scores, kth_largest_each(scores, [self._count(size) for size in sizes]))
+        return at_least(scores, kth_largest(scores, self._count(sum(sizes))))
+
+    def _count(self, entries: int) -> int:
+        # In double precision exactly as written: a rounding error may add one entry, as in the published code.
+        return math.ceil(entries * self.keep_fraction)
+
     def _per_matrix(self) -> Iterable[tuple[str, torch.Tensor]]:
         for name in list(self.gam):
             score = self._score(name)
-            # In double precision exactly as written: a rounding error may add one entry, as in the published code.
-            yield name, largest(score, math.ceil(score.numel() * self.keep_fraction))
+            yield name, largest(score, self._count(score.numel()))
 
     def _of_all(self) -> Iterable[tuple[str, torch.Tensor]]:
         scores = {name: self._score(name) for name in self.gam}
-        count = math.ceil(sum(score.numel() for score in scores.values()) * self.keep_fraction)
+        count = self._count(sum(score.numel() for score in scores.values()))
         smallest_kept = kth_largest(list(scores.values()), count)
         for name, score in scores.items():
             yield name, score >= smallest_kept
-
-
-@torch.no_grad()
-def _step_within(weight: torch.nn.Parameter, mask: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """The optimizer's step for this weight alone, undone where the mask is off; its gradient is then spent.
-
-    One weight at a time, so that the copies that undo it are never more than one weight's.
-    """
-    groups = optimizer.param_groups
-    group = next(group for group in groups if any(each is weight for each in group["params"]))
-    before = [tensor.clone() for tensor in _moving(weight, optimizer)]
-    optimizer.param_groups = [{**group, "params": [weight]}]
-    optimizer.step()
-    optimizer.param_groups = groups
-    # A first step has made the moments from nothing.
-    moved = _moving(weight, optimizer)
-    before += [torch.zeros_like(tensor) for tensor in moved[len(before) :]]
-    for now, then in zip(moved, before, strict=True):
-        torch.where(mask, now, then, out=now)
-    weight.grad = None
-
-
-def _moving(weight: torch.nn.Parameter, optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    moments = optimizer.state.get(weight, {})
-    return [weight.data, *(moments[key] for key in ("exp_avg", "exp_avg_sq") if key in moments)]

@@ -40,7 +40,23 @@ def low_rank_adapter(
     ``x``: (..., d), the dtype of the result too; ``l1``: (d, r), ``r1``: (r, m), ``c1``: (m,), ``l2``: (m, r), ``r2``: (r, d), ``c2``: (d,). Computes
     in autocast's dtype where autocast is on; once differentiable.
     """
-    return _LowRankAdapter.apply(x, l1, r1, c1, l2, r2, c2, compute_dtype(x, l1))
+    return adapter(x, *joined_factors(l1, r1, c1, l2, r2, c2))
+
+
+def joined_factors(
+    l1: torch.Tensor, r1: torch.Tensor, c1: torch.Tensor, l2: torch.Tensor, r2: torch.Tensor, c2: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """``W1`` (d, m), ``c1`` and ``W2`` (m + 1, d) of :func:`adapter`; leading dimensions, if any, are those of several adapters.
+
+    The products are as narrow as m, so that hidden states are multiplied with them in less time than with one factor after the other: 4 launches
+    forward and 6 backward, in place of 7 and 11.
+    """
+    return l1 @ r1, c1, torch.cat([l2 @ r2, c2.unsqueeze(-2)], -2)
+
+
+def adapter(x: torch.Tensor, W1: torch.Tensor, c1: torch.Tensor, W2: torch.Tensor) -> torch.Tensor:
+    """``x + [gelu(x W1 + c1), 1] W2``: the last row of W2 is the second bias; dtypes as in :func:`low_rank_adapter`."""
+    return _Adapter.apply(x, W1, c1, W2, compute_dtype(x, W1))
 
 
 class _LowRankLinear(torch.autograd.Function):
@@ -79,55 +95,47 @@ class _LowRankLinear(torch.autograd.Function):
         return to_x, None, to_bias, to_A, to_B, None, None, None
 
 
-class _LowRankAdapter(torch.autograd.Function):
+class _Adapter(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, l1, r1, c1, l2, r2, c2, dtype):
-        ctx.types = [each.dtype for each in (x, l1, r1, c1, l2, r2, c2)]
-        rows, l1, r1, c1, l2, r2, c2 = (each.to(dtype) for each in (_rows(x), l1, r1, c1, l2, r2, c2))
-        first = rows @ l1
-        inner = torch.addmm(c1, first, r1)
-        active = functional.gelu(inner, approximate="tanh")
-        second = active @ l2
-        # [second, 1] [r2; c2]: the bias in the same pass over the hidden states.
-        y = torch.addmm(_rows(x), _with_ones(second), torch.cat([r2, c2[None]])) if x.dtype == dtype else None
-        if y is None:
-            y = _rows(x) + torch.addmm(c2, second, r2).to(x.dtype)
-        ctx.save_for_backward(rows if ctx.needs_input_grad[1] else None, l1, r1, l2, r2, first, inner, active, second)
+    def forward(ctx, x, W1, c1, W2, dtype):
+        ctx.types = [each.dtype for each in (x, W1, c1, W2)]
+        rows, W1, c1, W2 = (each.to(dtype) for each in (_rows(x), W1, c1, W2))
+        inner = torch.addmm(c1, rows, W1)
+        # The ones take the bias along in the same pass over the hidden states.
+        active = _with_ones(functional.gelu(inner, approximate="tanh"))
+        y = torch.addmm(_rows(x), active, W2) if x.dtype == dtype else _rows(x) + (active @ W2).to(x.dtype)
+        ctx.save_for_backward(rows if ctx.needs_input_grad[1] else None, W1, W2, inner, active)
         return y.view(x.shape)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, g):
-        rows, l1, r1, l2, r2, first, inner, active, second = ctx.saved_tensors
-        of_x, *of_factors = ctx.types
+        rows, W1, W2, inner, active = ctx.saved_tensors
+        of_x, of_W1, of_c1, of_W2 = ctx.types
         wide = _rows(g)
         narrow = wide.to(inner.dtype)
-        to_second = narrow @ r2.T
-        to_inner = torch.ops.aten.gelu_backward(to_second @ l2.T, inner, approximate="tanh")
-        to_first = to_inner @ r1.T
-        to_x = None
+        to_inner = torch.ops.aten.gelu_backward(narrow @ W2[:-1].T, inner, approximate="tanh")
+        to_x = to_W1 = to_c1 = to_W2 = None
         if ctx.needs_input_grad[0]:
-            to_x = torch.addmm(narrow, to_first, l1.T) if g.dtype == narrow.dtype else wide + to_first @ l1.T
+            to_x = torch.addmm(narrow, to_inner, W1.T) if g.dtype == narrow.dtype else wide + to_inner @ W1.T
             to_x = to_x.view(g.shape).to(of_x)
-        to_l1 = rows.T @ to_first if ctx.needs_input_grad[1] else None
-        to_r1 = first.T @ to_inner if ctx.needs_input_grad[2] else None
-        to_c1 = to_inner.sum(0) if ctx.needs_input_grad[3] else None
-        to_l2 = active.T @ to_second if ctx.needs_input_grad[4] else None
-        to_r2, to_c2 = (
-            _products_and_sum(second, narrow) if ctx.needs_input_grad[5] or ctx.needs_input_grad[6] else (None, None)
-        )
-        to_factors = (to_l1, to_r1, to_c1, to_l2, to_r2, to_c2)
-        return (
-            to_x,
-            *(None if to is None else to.to(dtype) for to, dtype in zip(to_factors, of_factors, strict=True)),
-            None,
-        )
+        if ctx.needs_input_grad[1]:
+            to_W1 = (rows.T @ to_inner).to(of_W1)
+        if ctx.needs_input_grad[2]:
+            to_c1 = to_inner.sum(0).to(of_c1)
+        if ctx.needs_input_grad[3]:
+            to_W2 = (active.T @ narrow).to(of_W2)
+        return to_x, to_W1, to_c1, to_W2, None
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Autocast's dtype, None where autocast is off."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
 
 
 def compute_dtype(x: torch.Tensor, weight: torch.Tensor) -> torch.dtype:
     """What to compute in: autocast's dtype where autocast is on."""
-    autocast = torch.is_autocast_enabled(x.device.type)
-    return torch.get_autocast_dtype(x.device.type) if autocast else torch.result_type(x, weight)
+    return autocast_dtype(x.device) or torch.result_type(x, weight)
 
 
 def _gelu_of(x: torch.Tensor) -> tuple[torch.Tensor | None, str | None]:

@@ -18,6 +18,16 @@ def unpack(bits: torch.Tensor, shape: torch.Size | tuple[int, ...]) -> torch.Ten
     return entries.view(-1)[: math.prod(shape)].view(shape).bool()
 
 
+def as_bits(mask: torch.Tensor) -> torch.Tensor:
+    """``mask``, whether bits (uint8) or a number per entry, as bits; bits themselves."""
+    return mask if mask.dtype == torch.uint8 else pack(mask.bool())
+
+
+def as_flags(mask: torch.Tensor, shape: torch.Size | tuple[int, ...]) -> torch.Tensor:
+    """``mask``, whether bits (uint8) or a number per entry of ``shape``, as a number per entry; such a one itself."""
+    return unpack(mask, shape) if mask.dtype == torch.uint8 else mask
+
+
 def packed_size(entries: int) -> int:
     """Bytes that so many entries take."""
     return -(-entries // 8)

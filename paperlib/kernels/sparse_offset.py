@@ -9,8 +9,10 @@ The offsets stay as values and places (8 bytes per kept fp32 entry): no dense W^
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from paperlib.kernels import triton_path
@@ -43,28 +45,46 @@ class SparseOffsets:
         cls, values: Sequence[torch.Tensor], places: Sequence[torch.Tensor], biases: Sequence[torch.Tensor], inputs: int
     ) -> "SparseOffsets":
         """Those of every task together; at least one task, empty ones among them."""
-        ends = torch.tensor([len(each) for each in values]).cumsum(0).tolist()
-        return cls(torch.cat(list(values)), torch.cat(list(places)), tuple(ends), torch.stack(list(biases)), inputs)
+        ends = tuple(accumulate(map(len, values)))
+        return cls(torch.cat(list(values)), torch.cat(list(places)), ends, torch.stack(list(biases)), inputs)
+
+    @classmethod
+    def joined(cls, parts: "Sequence[SparseOffsets]") -> "SparseOffsets":
+        """The tasks of all ``parts``, of one weight, one after the other."""
+        tensors = ([getattr(part, name) for part in parts] for name in ("values", "places", "biases"))
+        values, places, biases = map(torch.cat, tensors)
+        counts = [count for part in parts for count in part.counts]
+        return cls(values, places, tuple(accumulate(counts)), biases, parts[0].inputs)
+
+    def part(self, chosen: Sequence[int]) -> "SparseOffsets":
+        """Those of some of the tasks, rising; in the same memory where they follow one another."""
+        first, last = chosen[0], chosen[-1]
+        if last - first + 1 > len(chosen):
+            return SparseOffsets.joined([self.part([i]) for i in chosen])
+        kept = slice(self.begins[first], self.ends[last])
+        ends = tuple(end - kept.start for end in self.ends[first : last + 1])
+        return SparseOffsets(self.values[kept], self.places[kept], ends, self.biases[first : last + 1], self.inputs)
+
+    @property
+    def begins(self) -> tuple[int, ...]:
+        """Where each task's begin."""
+        return (0, *self.ends[:-1])
+
+    @property
+    def counts(self) -> list[int]:
+        """Kept entries of each task."""
+        return [end - begin for begin, end in zip(self.begins, self.ends, strict=True)]
 
     @cached_property
     def starts(self) -> torch.Tensor:
         """Where each row of each task begins, and after its last one where the task ends: int32 (N, out + 1)."""
         # In 64 bits: one past the last place may be one more than 32 bits hold.
         rows = torch.arange(self.biases.shape[1] + 1, device=self.places.device) * self.inputs
-        begins = (0, *self.ends[:-1])
         found = [
             torch.searchsorted(self.places[begin:end].long(), rows) + begin
-            for begin, end in zip(begins, self.ends, strict=True)
+            for begin, end in zip(self.begins, self.ends, strict=True)
         ]
         return torch.stack(found).int()
-
-    def dense(self, task: int) -> torch.Tensor:
-        """W^d of one task, (out, in), in fp32 or fp64."""
-        kept = slice(self.ends[task - 1] if task else 0, self.ends[task])
-        outputs = self.biases.shape[1]
-        flat = torch.zeros(outputs * self.inputs, dtype=_wide(self.values), device=self.values.device)
-        flat[self.places[kept].long()] = self.values[kept].to(flat.dtype)
-        return flat.view(outputs, self.inputs)
 
 
 @torch.no_grad()
@@ -82,14 +102,17 @@ def add_products(x: torch.Tensor, known: torch.Tensor, offsets: SparseOffsets) -
         return sparse_offset_triton.add_products(*flat, o.values, o.places, o.starts, o.biases.contiguous()).view(
             len(o.ends), *known.shape
         )
-    return torch.stack([_one(x, known, offsets, task) for task in range(len(offsets.ends))])
+    return _plain(x, known, offsets.values, offsets.places, list(offsets.ends), offsets.biases)
 
 
-def _one(x, known, offsets, task):
-    weight = offsets.dense(task)
-    product = functional.linear(x.to(weight.dtype), weight, offsets.biases[task].to(weight.dtype))
-    return (known.to(weight.dtype) + product).to(known.dtype)
-
-
-def _wide(values: torch.Tensor) -> torch.dtype:
-    return torch.promote_types(values.dtype, torch.float32)
+# An operator as the Triton path is one, so that what counts operators sees the same on any device.
+@torch.library.custom_op("paperlib::add_products_plain", mutates_args=())
+def _plain(x: Tensor, known: Tensor, values: Tensor, places: Tensor, ends: list[int], biases: Tensor) -> Tensor:
+    wide = torch.promote_types(values.dtype, torch.float32)
+    weights = values.new_zeros(len(ends), biases.shape[1] * x.shape[-1], dtype=wide)
+    for weight, begin, end in zip(weights, (0, *ends), ends, strict=False):
+        weight[places[begin:end].long()] = values[begin:end].to(wide)
+    with torch.autocast(x.device.type, enabled=False):
+        weights = weights.view(*biases.shape, x.shape[-1])
+        products = [functional.linear(x.to(wide), *each) for each in zip(weights, biases.to(wide), strict=True)]
+        return (known.to(wide) + torch.stack(products)).to(known.dtype)

@@ -68,14 +68,15 @@ def sub_tasks(kind: str, layers: int, count: int, kept: Kept = 0.005) -> dict[st
 class Setting:
     """What all contestants answer, ``batch_size`` rows of ``length`` tokens, and how the engine does it.
 
-    ``weights``, ``only_read``: as in :class:`Engine`. ``outputs``, ``sizes``: of every sub-task's readout. ``seed``: of rows and offsets.
-    InputError: counts below 1.
+    ``weights``, ``only_read``, ``together``: as in :class:`Engine`. ``outputs``, ``sizes``: of every sub-task's readout. ``seed``: of rows
+    and offsets. InputError: counts below 1.
     """
 
     batch_size: int
     length: int
     weights: str = "merged"
     only_read: bool = False
+    together: bool | None = None
     outputs: int = 2
     sizes: ReadoutSizes = field(default_factory=ReadoutSizes)
     seed: int = 0
@@ -122,7 +123,7 @@ class Contest:
         frozen = FrozenEncoder(deepcopy(self.model))
         torch.manual_seed(self.setting.seed)
         made = {name: _random_task(frozen, task, self.setting) for name, task in self.tasks.items()}
-        return Engine(frozen, made, self.setting.weights, self.setting.only_read)
+        return Engine(frozen, made, self.setting.weights, self.setting.only_read, self.setting.together)
 
     def work(self, engine: Engine) -> Workload:
         """Predicted operations of an engine's sub-tasks, each waiting for the one before."""

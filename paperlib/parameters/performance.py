@@ -1,5 +1,6 @@
 """Parameters of the performance notebooks."""
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -40,6 +41,23 @@ class StepCost(Parameters):
     selection_backbone: Backbone
 
 
+SearchName = Literal["M, second", "M, first", "M, one-level", "L, second"]
+TrainedName = Literal["lowest", "random", "fine_tuning", "adapter", "lora_r8", "lora_r1", "bitfit", "lnfit"]
+
+
+def _with(*needed: str) -> Callable[[list[str]], list[str]]:
+    """Names, each once, ``needed`` among them: what the others are measured against, and what the targets speak of."""
+
+    def checked(names: list[str]) -> list[str]:
+        if not {*needed} <= {*names} or len({*names}) < len(names):
+            raise ValueError(
+                f"name {', '.join(map(repr, needed))} among others, and none twice, got {', '.join(names)}"
+            )
+        return names
+
+    return checked
+
+
 class SearchCost(Parameters):
     """``performance/search_cost``: seconds and bytes of a step of the structure search, against training and other placements."""
 
@@ -48,6 +66,9 @@ class SearchCost(Parameters):
     rounds: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)]
     length: Annotated[int, Field(ge=2)]
+    searches: Annotated[list[SearchName], AfterValidator(_with("M, second", "M, one-level"))]
+    trained: Annotated[list[TrainedName], AfterValidator(_with("lowest", "random"))]
+    parts: bool
     precision: Precision
     seed: Seed
 

@@ -40,6 +40,7 @@ def footer(record: Record) -> dict[str, str]:
         "Code SHA-256": _told(told, "code_sha256"),
         "Parameters": _listed(record.parameters) or "none",
         "Seeds": _seeds(record) or "none",
+        "Kept records shown": ", ".join(told.get("reference", [])) or "none",
         "Device": _told(told, "device"),
         "Precision": _told(told, "precision"),
         "Deterministic": _told(told, "deterministic"),

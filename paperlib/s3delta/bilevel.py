@@ -2,9 +2,10 @@
 
 ``loss(z, batch)`` is a scalar: the loss of ``batch`` with the gates ``z`` and the weights as they are. One optimizer holds the weights w in its
 first group and alpha in its second; a group moves only where its gradients are set.
+
+A step never asks the device for a value: what was found, and whether an update is left out, is decided and kept there.
 """
 
-import math
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import Any
@@ -28,8 +29,9 @@ class Bilevel:
     that of w (DARTS with xi = 0). "one-level", 1 pass: alpha and w move together, by the gradient of one loss on w's batch; alpha's batch is
     not looked at. In the other two, alpha moves first, and w on gates drawn anew from the new alpha.
 
-    Gradients of alpha and of w are clipped to ``clip_norm`` each; where one is not finite that update is skipped. InputError: an
-    unknown ``order``.
+    Gradients of alpha and of w are clipped to ``clip_norm`` each; where one is not finite that update is skipped, on the device: ``optimizer``
+    must be a fused one, which takes ``found_inf`` as :class:`torch.amp.GradScaler` sets it. InputError: an unknown ``order``, an optimizer that
+    is not fused.
     """
 
     def __init__(
@@ -44,11 +46,15 @@ class Bilevel:
     ):
         if order not in ORDERS:
             raise InputError(f"unknown search order {order!r}; known: {', '.join(ORDERS)}")
+        if not optimizer.defaults.get("fused"):
+            raise InputError(
+                "the search skips an update on the device, for which its optimizer must be fused; give fused=True"
+            )
         self.loss, self.weights, self.alpha, self.gates = loss, weights, alpha, gates
         self.optimizer, self.order, self.clip_norm = optimizer, order, clip_norm
 
-    def step(self, delta_batch, alpha_batch) -> dict[str, float]:
-        """One search step: ``{"delta": w's training loss, "alpha": alpha's loss, "skipped": updates left out}``.
+    def step(self, delta_batch, alpha_batch) -> dict[str, torch.Tensor]:
+        """One search step: ``{"delta": w's training loss, "alpha": alpha's loss, "skipped": updates left out}``, float64 scalars on the device.
 
         ``delta_batch`` is of D_delta, ``alpha_batch`` of D_alpha.
         """
@@ -61,29 +67,30 @@ class Bilevel:
         else:
             alpha_loss, slope = second_order(self.loss, z, self.weights, self.optimizer, delta_batch, alpha_batch)
         (alpha_slope,) = torch.autograd.grad(z, self.alpha, slope.to(z.dtype))
-        alpha_loss, alpha_skipped = self._update([self.alpha], [alpha_slope], alpha_loss)
+        skipped = self._update([self.alpha], [alpha_slope], alpha_loss)
         # A structure of its own for the weights: new draws, and zeta of the new alpha.
         z = self.gates.draw(self.alpha).detach()
         delta_loss, slopes = gradients(self.loss, z, delta_batch, self.weights)
-        delta_loss, delta_skipped = self._update(self.weights, slopes, delta_loss)
-        return {"delta": delta_loss, "alpha": alpha_loss, "skipped": alpha_skipped + delta_skipped}
+        skipped = skipped + self._update(self.weights, slopes, delta_loss)
+        return _found(delta_loss, alpha_loss, skipped)
 
-    def _together(self, batch) -> dict[str, float]:
+    def _together(self, batch) -> dict[str, torch.Tensor]:
         loss, (slope, *slopes) = gradients(self.loss, self.gates.draw(self.alpha), batch, [self.alpha, *self.weights])
-        alpha_loss, alpha_skipped = self._update([self.alpha], [slope], loss)
-        delta_loss, delta_skipped = self._update(self.weights, slopes, loss)
-        return {"delta": delta_loss, "alpha": alpha_loss, "skipped": alpha_skipped + delta_skipped}
+        skipped = self._update([self.alpha], [slope], loss) + self._update(self.weights, slopes, loss)
+        return _found(loss, loss, skipped)
 
-    def _update(self, parameters, slopes, loss) -> tuple[float, int]:
-        """Clip and move ``parameters`` if all is finite; the loss, and how many updates were skipped. Asks the device once."""
+    def _update(self, parameters, slopes, loss) -> torch.Tensor:
+        """Clip and move ``parameters`` if all is finite; 1.0 where they were not moved, else 0.0: float32, as the optimizers' kernels read it."""
         norm = get_total_norm(slopes)
-        loss, size = torch.stack([loss.double(), norm.double()]).tolist()
-        if not (math.isfinite(loss) and math.isfinite(size)):
-            return loss, 1
-        with _gradients_set(parameters, slopes):
+        skipped = (~torch.isfinite(loss.double() + norm.double())).float()
+        with _gradients_set(parameters, slopes), _skipped_where(self.optimizer, skipped):
             clip_grads_with_norm_(parameters, self.clip_norm, norm)
             self.optimizer.step()
-        return loss, 0
+        return skipped
+
+
+def _found(delta_loss, alpha_loss, skipped) -> dict[str, torch.Tensor]:
+    return {"delta": delta_loss.double(), "alpha": alpha_loss.double(), "skipped": skipped.double()}
 
 
 def gradients(loss: Loss, z, batch, inputs: list[torch.Tensor]) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -129,8 +136,8 @@ def second_order(
 
 def _slope_at(sign: int, start, v, loss, z, weights, batch) -> torch.Tensor:
     """Gradient in z where the weights are ``start + sign * v``."""
+    _copy(weights, start)
     with torch.no_grad():
-        torch._foreach_copy_(weights, start)
         torch._foreach_add_(weights, v, alpha=sign)
     with _frozen(weights):
         return gradients(loss, z, batch, [z])[1][0]
@@ -149,27 +156,42 @@ def _frozen(weights):
 
 
 @contextmanager
-def _kept(weights):
-    """Copies of the weights, which are put back at the end."""
-    start = [weight.detach().clone() for weight in weights]
+def _kept(tensors):
+    """Copies of the tensors, which get their values back at the end: those of weights, or of moments."""
+    copies = [torch.empty_like(each) for each in tensors]
+    _copy(copies, tensors)
     try:
-        yield start
+        yield copies
     finally:
-        with torch.no_grad():
-            torch._foreach_copy_(weights, start)
+        _copy(tensors, copies)
+
+
+@torch.no_grad()
+def _copy(targets, sources):
+    if targets:  # an optimizer that has not stepped has no moments
+        torch._foreach_copy_(targets, sources)
 
 
 @contextmanager
 def _moments_kept(weights, optimizer: torch.optim.Optimizer):
     """The optimizer forgets at the end what it learned of the weights meanwhile."""
-    known = {weight: optimizer.state[weight] for weight in weights if weight in optimizer.state}
-    copies = {weight: {name: value.clone() for name, value in state.items()} for weight, state in known.items()}
+    fresh = [weight for weight in weights if weight not in optimizer.state]
+    with _kept([value for weight in weights for value in optimizer.state.get(weight, {}).values()]):
+        try:
+            yield
+        finally:
+            for weight in fresh:
+                optimizer.state.pop(weight, None)
+
+
+@contextmanager
+def _skipped_where(optimizer: torch.optim.Optimizer, skipped: torch.Tensor):
+    """Steps of a fused ``optimizer`` change nothing where ``skipped`` is 1."""
+    optimizer.found_inf = skipped
     try:
         yield
     finally:
-        for weight in weights:
-            optimizer.state.pop(weight, None)
-        optimizer.state.update(copies)
+        del optimizer.found_inf
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from torch import nn
 from torch.nn import functional
 
 from paperlib.errors import InputError
-from paperlib.kernels.low_rank import low_rank_adapter
 
 ALPHA = 16  # LoRA's numerator: at rank 1 the scale is 16
 REDUCTION = 32  # hidden width over inner width of the low-rank adapter
@@ -21,11 +20,13 @@ BOTTLENECK = 24  # inner width of the adapter
 class Delta(nn.Module):
     """One delta module. Parameters start on the CPU in fp32, drawn from torch's global generator.
 
-    ``outer``: names of the parameters that gate and ``scale`` multiply. ``shifts``: the parameter of the host that the delta adds to where the
-    host has it, so that it costs nothing per token; None for the rest.
+    ``outer``: names of the parameters that gate and ``scale`` multiply; ``multiplies``: whether these are factors of matrix products, which
+    autocast computes in its own dtype. ``shifts``: the parameter of the host that the delta adds to where the host has it, so that it costs
+    nothing per token; None for the rest.
     """
 
     outer: tuple[str, ...]
+    multiplies: bool = True
     shifts: str | None = None
     scale: float = 1.0
 
@@ -37,6 +38,10 @@ class Delta(nn.Module):
     def outer_parameters(self) -> list[nn.Parameter]:
         """The parameters named in ``outer``."""
         return [getattr(self, name) for name in self.outer]
+
+    def inner_parameters(self) -> list[nn.Parameter]:
+        """The others, in order."""
+        return [parameter for name, parameter in self.named_parameters() if name not in self.outer]
 
     def forward(self, x: torch.Tensor, *outer: torch.Tensor) -> torch.Tensor:
         """delta(x) for x (..., d_in), or with ``outer`` in place of the scaled outer parameters; broadcasts with (..., d_out)."""
@@ -76,7 +81,7 @@ class LoRA(Delta):
 class BitFit(Delta):
     """An additive bias b (d), 0 at the start."""
 
-    outer, shifts = ("b",), "bias"
+    outer, multiplies, shifts = ("b",), False, "bias"
 
     def __init__(self, d: int):
         super().__init__()
@@ -99,7 +104,7 @@ class LNFiT(Delta):
     Normalised as ``norm`` does it: T5's root mean square, or a layer norm's mean and variance; its epsilon too.
     """
 
-    outer, shifts = ("s",), "weight"
+    outer, multiplies, shifts = ("s",), False, "weight"
 
     def __init__(self, norm: nn.Module):
         super().__init__()
@@ -144,10 +149,6 @@ class LowRankAdapter(Delta):
     def map(self, x: torch.Tensor, r2: torch.Tensor, c2: torch.Tensor) -> torch.Tensor:
         inner = functional.linear(functional.linear(x, self.l1.T), self.r1.T, self.c1)
         return functional.linear(functional.linear(_gelu(inner), self.l2.T), r2.T, c2)
-
-    def beside(self, x: torch.Tensor, r2: torch.Tensor, c2: torch.Tensor) -> torch.Tensor:
-        """x + delta(x) with the given outer parameters."""
-        return low_rank_adapter(x, self.l1, self.r1, self.c1, self.l2, r2, c2)
 
 
 class Adapter(Delta):

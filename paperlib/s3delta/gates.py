@@ -7,32 +7,16 @@ log-odds, where nothing overflows, and on the device of alpha, which is never as
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from paperlib.errors import InputError
+from paperlib.kernels import gates as kernels
+from paperlib.kernels import triton_path
+from paperlib.kernels.gates import budget_shift
 
-# Cutting the bracket in 16 twenty times leaves a 2**-80th of it: less than rounding for any logits below 1e7 tau.
-SECTIONS, PASSES = 16, 20
 TINY = torch.finfo(torch.float64).tiny
-
-
-def budget_shift(alpha: torch.Tensor, sizes: torch.Tensor, budget: float, tau: float) -> torch.Tensor:
-    """zeta, the root of sum_i n_i sigmoid((alpha_i - zeta) / tau) = B, by bracketed section; a float64 scalar without gradient.
-
-    ``alpha``, ``sizes``: (K,), one device. With c = tau logit(B / N) the root lies in [min alpha - c, max alpha - c]. Where the sum
-    is B, to rounding, over an interval (logits far apart), zeta is its right end. 0 < B < N is the caller's to ensure.
-    """
-    x = alpha.detach().double() / tau
-    n = sizes.double()
-    # c / tau in a form that does not round B / N to 1.
-    low, width = x.amin() - torch.log(budget / (n.sum() - budget)), x.amax() - x.amin()
-    cuts = torch.arange(1, SECTIONS, dtype=x.dtype, device=x.device) / SECTIONS
-    for _ in range(PASSES):
-        spent = torch.sigmoid(x - (low + width * cuts)[:, None]) @ n
-        low = low + width * ((spent >= budget).sum() / SECTIONS)
-        width = width / SECTIONS
-    return low * tau
 
 
 def relaxed(log_odds: torch.Tensor, beta: float, u: torch.Tensor) -> torch.Tensor:
@@ -93,8 +77,10 @@ class Gates:
         """Gates z of the uniform draws ``u`` (K,): z~ itself, or 1 where z~ >= 1/2 and 0 elsewhere if ``hard``.
 
         A hard gate that is on passes the gradient of its z~, one that is off none. Where every gate would be 0 the one
-        of the largest p is on.
+        of the largest p is on. On a GPU with Triton two launches, one forward and one backward.
         """
+        if triton_path.taken_by(alpha):
+            return kernels.drawn(alpha, self.sizes, u, self._numbers, self.gradient, self.hard)
         log_odds = self.log_odds(alpha)
         soft = relaxed(log_odds, self.beta, u)
         on = 1 + (soft - soft.detach())
@@ -105,6 +91,11 @@ class Gates:
     def draw(self, alpha: torch.Tensor) -> torch.Tensor:
         """Gates of fresh uniform draws from torch's global generator of alpha's device."""
         return self.sample(alpha, torch.rand(len(alpha), dtype=torch.float64, device=alpha.device))
+
+    @cached_property
+    def _numbers(self) -> torch.Tensor:
+        """B, tau and beta where the sizes are: sent once, since the host waits for what it sends from ordinary memory."""
+        return torch.tensor([self.budget, self.tau, self.beta], dtype=torch.float64, device=self.sizes.device)
 
 
 def _local(alpha, zeta, tau, sizes):

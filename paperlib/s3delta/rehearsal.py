@@ -36,7 +36,7 @@ class Watched(Problem):
 class Watch:
     """What was seen of one training: ``steps`` optimizer steps on ``rows`` training rows, ``scored`` how often a part was scored.
 
-    ``optimizer``: its class. ``linear``: largest difference of any learning rate from base (1 - t / T), relative to the base. ``validations``:
+    ``optimizer``: its algorithm. ``linear``: largest difference of any learning rate from base (1 - t / T), relative to the base. ``validations``:
     metrics kept. ``selected_step``: whose structure or weights are kept. ``frozen``: the backbone's own parameters are bit for bit what they were.
     """
 
@@ -103,7 +103,7 @@ def _retrained(task: Task, parts: Splits, structure: Structure, seed: int, steps
         rows=len(problem.train),
         steps=len(outcome.losses),
         scored=dict(problem.scored),
-        optimizer=type(loop.optimizer).__name__,
+        optimizer=loop.optimizer.algorithm,
         linear=rates.deviation(loop.total_steps),
         validations=len(outcome.validation),
         selected_step=outcome.selected_step,

@@ -25,11 +25,16 @@ from paperlib.training.loop import EVALUATION_BATCH
 
 
 class Gated(Protocol):
-    """What the search asks of a super-net: n_i of its K modules, and a context in which they are gated by z (K,)."""
+    """What the search asks of a super-net.
+
+    n_i of its K modules, a context in which they are gated by z (K,), and one in which it may count on its frozen weights to stay as they are.
+    """
 
     sizes: torch.Tensor
 
     def gated(self, z: torch.Tensor): ...
+
+    def casts_kept(self): ...
 
 
 @dataclass(frozen=True)
@@ -137,6 +142,7 @@ class Search:
         torch.manual_seed(settings.seed)
         self.generator = np.random.Generator(np.random.SFC64(settings.seed))
         self.alphas: list[torch.Tensor] = []
+        self.unread: list[dict[str, torch.Tensor]] = []
         self.state = {"step": 0, "delta_losses": [], "alpha_losses": [], "validation": [], "skipped": 0}
         self.resumed = folder is not None and self._load()
         self.schedule = get_linear_schedule_with_warmup(
@@ -159,11 +165,11 @@ class Search:
     def step(self, delta_rows: np.ndarray, alpha_rows: np.ndarray) -> None:
         """One search step on rows of D_delta and of D_alpha (numbers of training rows), and the validation that is due after it."""
         train, state = self.problem.train, self.state
-        found = self.bilevel.step(self.problem.batch(train, delta_rows), self.problem.batch(train, alpha_rows))
+        batches = (self.problem.batch(train, rows) for rows in (delta_rows, alpha_rows))
+        with self.supernet.casts_kept():
+            found = self.bilevel.step(*batches)
         self.schedule.step()
-        state["delta_losses"].append(found["delta"])
-        state["alpha_losses"].append(found["alpha"])
-        state["skipped"] += found["skipped"]
+        self.unread.append(found)
         state["step"] += 1
         if state["step"] % self.settings.interval == 0:
             self._validate()
@@ -174,12 +180,25 @@ class Search:
             p = self.gates.p(alpha).cpu()
         return p, greedy(p, self.gates.sizes.cpu(), self.settings.budget)
 
+    def _read(self) -> None:
+        """Take what steps since the last reading found off the device, all of it at once; nothing else waits for the device."""
+        if self.unread:
+            columns = (
+                torch.stack(each).tolist() for each in zip(*(found.values() for found in self.unread), strict=True)
+            )
+            found = dict(zip(self.unread[0], columns, strict=True))
+            self.state["delta_losses"] += found["delta"]
+            self.state["alpha_losses"] += found["alpha"]
+            self.state["skipped"] += int(sum(found["skipped"]))
+            self.unread.clear()
+
     def _loss(self, z: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         with self._gated(z), self._autocast(), self._dropout():
             return self.problem.loss(self.problem.logits(batch), batch)
 
     def _validate(self) -> None:
         """Metrics on the validation rows with gates of p, or those of the structure where gates are hard."""
+        self._read()
         p, chosen = self.structure(self.alpha)
         z = torch.zeros_like(p).index_fill(0, torch.tensor(chosen), 1.0) if self.settings.hard else p
         with self._gated(z.to(self.device)), self._autocast():
@@ -217,6 +236,7 @@ class Search:
         return [half[i] for i in epoch_batches(lengths, self.settings.batch_size, self.settings.seed, epoch)]
 
     def _outcome(self) -> Outcome:
+        self._read()
         state, main = self.state, self.problem.task.metrics[0]
         scores = [metrics[main] for metrics in state["validation"]]
         # Ties go to the later step, which has seen more.
@@ -248,6 +268,7 @@ class Search:
         self.alphas = [state[name].to(self.device) for name in sorted(state)]
 
     def _save(self) -> None:
+        self._read()
         checkpoint.save(self.folder, self, self.optimizer, self, self.generator, self.state)
 
     def _load(self) -> bool:

@@ -15,12 +15,15 @@ from tqdm import tqdm
 
 from paperlib import measure
 from paperlib.backbones import Backbone
-from paperlib.s3delta import export, search, structure
+from paperlib.kernels import triton_path
+from paperlib.s3delta import export, launches, search, structure
+from paperlib.s3delta.gates import Gates
 from paperlib.s3delta.positions import Position, baseline, candidates
 from paperlib.s3delta.structure import Structure
 from paperlib.s3delta.supernet import Supernet
 from paperlib.s3delta.tuning import DeltaTuning
 from paperlib.training import Loop, Settings
+from paperlib.training.launches import Launches, counted
 from paperlib.training.random_rows import RandomRows
 
 PASSES = {"second": 5, "first": 2, "one-level": 1}
@@ -29,6 +32,7 @@ PASSES = {"second": 5, "first": 2, "one-level": 1}
 SPACE = "M"
 STEPS = 1000  # planned, so that rates stay above 0 and no validation comes; far fewer are done
 WARM_UP = 2  # the first step makes the moments
+NARROW_BUDGET = 500.0  # per ten thousand of a narrow model, in which a module is a large share
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,25 @@ class Setting:
     def _rows(self, backbone: Backbone, rows: int) -> RandomRows:
         copied = replace(backbone, model=copy.deepcopy(backbone.model))
         return RandomRows.draw(copied, rows, self.length, self.seed)
+
+
+def launched(
+    setting: Setting, backbone: Backbone, searches: dict[str, tuple[str, str]]
+) -> dict[str, tuple[Launches, int]]:
+    """Launches of steps of :data:`searches`, ``name: (space, order)``, and of training the lowest structure, first, as "train lowest": as counted
+    here, and with the gates' kernel. Counted over a narrow model (:func:`paperlib.s3delta.launches.narrowed`).
+    """
+    narrow = launches.narrowed(backbone)
+    small = replace(setting, budget=NARROW_BUDGET, batch_size=2, length=8)
+    lowest = counted(small.training(narrow, setting.structure(backbone, "lowest")), WARM_UP)
+    drawn_by_kernel = triton_path.taken_by(torch.empty(0, device=measure.device()))
+    found = {"train lowest": (lowest, lowest.total)}
+    for name, (space, order) in searches.items():
+        positions = candidates(narrow.model, space)
+        step = counted(small.searching(narrow, positions, order), WARM_UP)
+        gates = Gates(torch.tensor([position.size(narrow.model) for position in positions]), 1000.0)
+        found[name] = step, step.total if drawn_by_kernel else launches.with_kernel(step, gates, order)
+    return found
 
 
 def _random(setting: Setting, name: str, model: torch.nn.Module, budget: float) -> Structure:

@@ -3,14 +3,14 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from paperlib.errors import InputError
-from paperlib.kernels.low_rank import compute_dtype, low_rank_linear
-from paperlib.s3delta.deltas import BitFit, Delta, LoRA, LowRankAdapter
+from paperlib.kernels.low_rank import adapter, compute_dtype, low_rank_linear
+from paperlib.s3delta.deltas import BitFit, LoRA, LowRankAdapter
+from paperlib.s3delta.gated_parameters import GatedParameters, Used
 from paperlib.s3delta.positions import Position
 
 PREFIX = "delta_"
@@ -41,11 +41,14 @@ class Supernet:
         self.deltas = nn.ModuleList(position.delta(model) for position in self.positions)
         self.sizes = torch.tensor([d.numel for d in self.deltas], device=next(model.parameters()).device)
         self._gates: torch.Tensor | None = None
-        self._gated: list[list[torch.Tensor]] | None = None
+        self._used: dict[int, Used] | None = None
         self._read: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._groups = _groups(self.deltas, self.sizes.device)
+        self._casts: dict[nn.Module, torch.Tensor] | None = None
+        self._shifted: dict[int, nn.Module] = {}
+        self._fused: dict[int, int | None] = {}
         self._handles = [model.register_forward_pre_hook(self._forget)]
         self._place()
+        self._parameters = self._parameters_for(self.sizes.device)
 
     @property
     def numel(self) -> int:
@@ -65,13 +68,25 @@ class Supernet:
         """
         if z.shape != self.sizes.shape:
             raise ValueError(f"gates of shape {tuple(z.shape)} for {len(self.sizes)} delta modules")
-        if self._groups[0].indices.device != z.device:
-            self._groups = _groups(self.deltas, z.device)
-        before, self._gates, self._gated = self._gates, z, None
+        if self._parameters.device != z.device:
+            self._parameters = self._parameters_for(z.device)
+        before, self._gates, self._used = self._gates, z, None
         try:
             yield
         finally:
-            self._gates, self._gated = before, None
+            self._gates, self._used = before, None
+
+    @contextmanager
+    def casts_kept(self) -> Iterator[None]:
+        """Within this context frozen weights with a LoRA beside them are cast once, for all passes.
+
+        Every pass holds all of these casts when its forward half ends, so that keeping them raises no peak. Frozen weights must stay as they are.
+        """
+        self._casts = {}
+        try:
+            yield
+        finally:
+            self._casts = None
 
     def remove(self) -> None:
         """Take all delta modules out of the model again; what was frozen stays frozen."""
@@ -98,12 +113,17 @@ class Supernet:
         shifting = [i for i in indices if self._shifts(module, i, indices)]
         within = [i for i in indices if isinstance(self.deltas[i], LoRA)]
         added = [i for i in indices if i not in shifting + within]
+        fused = [i for i in added if isinstance(self.deltas[i], LowRankAdapter)][:1]
+        # A bias beside a low-rank adapter goes into the adapter's own: one pass over the hidden states less.
+        biases = [i for i in added if fused and isinstance(self.deltas[i], BitFit)]
+        self._shifted |= dict.fromkeys(shifting, module)
+        self._fused |= {i: biases[0] if biases else None for i in fused}
+        rest = [i for i in added if i not in fused + biases]
 
         def before(host, inputs):
             # An attribute of the instance hides the parameter of that name, which stays where it is.
             for i in shifting:
-                name = self.deltas[i].shifts
-                host.__dict__[name] = getattr(host, name) + self._outer(i)[0]
+                host.__dict__[self.deltas[i].shifts] = self._use(i)[0]
 
         def after(host, inputs, output):
             for i in shifting:
@@ -112,7 +132,7 @@ class Supernet:
                 return None
             several = isinstance(output, tuple)
             hidden = output[0] if several else output
-            hidden = self._plus(added, hidden)
+            hidden = self._plus(fused, rest, hidden)
             return (hidden, *output[1:]) if several else hidden
 
         for i in within:
@@ -123,7 +143,8 @@ class Supernet:
 
     def _linear(self, host: nn.Linear, i: int, x: torch.Tensor) -> torch.Tensor:
         """What the linear map computes with its LoRA."""
-        return low_rank_linear(x, host.weight, host.bias, self.deltas[i].A, *self._outer(i), cast=self._cast(host, x))
+        cast = self._cast(host, x)
+        return low_rank_linear(x, self._weight(host, cast.dtype), host.bias, *self._use(i), cast=cast)
 
     def _cast(self, host: nn.Linear, x: torch.Tensor) -> torch.Tensor:
         """x in the dtype the host computes in; what Q, K and V read is cast, and kept for the backward pass, once."""
@@ -134,47 +155,42 @@ class Supernet:
             self._read = x, x.detach().to(dtype)
         return self._read[1]
 
+    def _weight(self, host: nn.Linear, dtype: torch.dtype) -> torch.Tensor:
+        if self._casts is None or host.weight.dtype == dtype:
+            return host.weight
+        if host not in self._casts:
+            self._casts[host] = host.weight.detach().to(dtype)
+        return self._casts[host]
+
     def _shifts(self, module: nn.Module, i: int, beside: list[int]) -> bool:
-        """Not where another sequential delta is to read H' without the shift."""
+        """Not where another sequential delta is to read H' without the shift. A linear map without a bias can be given one."""
         name = self.deltas[i].shifts
         alone = all(j == i or self.positions[j].parallel for j in beside)
-        return name is not None and getattr(module, name, None) is not None and (self.positions[i].parallel or alone)
+        has = name is not None and (getattr(module, name, None) is not None or isinstance(module, nn.Linear))
+        return has and (self.positions[i].parallel or alone)
 
-    def _plus(self, sequential: list[int], read: torch.Tensor) -> torch.Tensor:
-        """H' and what the deltas say of it; under autocast parameters are wider than hidden states, which keep their type."""
-        fused = [i for i in sequential if isinstance(self.deltas[i], LowRankAdapter)][:1]
-        # A bias beside a low-rank adapter goes into the adapter's own: one pass over the hidden states less.
-        biases = [i for i in sequential if fused and isinstance(self.deltas[i], BitFit)]
+    def _plus(self, fused: list[int], rest: list[int], read: torch.Tensor) -> torch.Tensor:
+        """H' and what the sequential deltas say of it; under autocast parameters are wider than hidden states, which keep their type."""
         hidden = read
         for i in fused:
-            r2, c2 = self._outer(i)
-            hidden = self.deltas[i].beside(read, r2, sum((self._outer(j)[0] for j in biases), c2))
-        for i in sequential:
-            if i not in fused + biases:
-                hidden = hidden + self.deltas[i].map(read, *self._outer(i)).to(read.dtype)
+            hidden = adapter(read, *self._use(i))
+        for i in rest:
+            hidden = hidden + self.deltas[i].map(read, *self._use(i)).to(read.dtype)
         return hidden
 
-    def _outer(self, i: int) -> list[torch.Tensor]:
-        """Outer parameters of delta i, scaled and gated."""
+    def _use(self, i: int) -> Used:
+        """Parameters of delta i in this pass."""
         if self._gates is None:
-            return [self.deltas[i].scale * parameter for parameter in self.deltas[i].outer_parameters()]
-        if self._gated is None:
-            self._gated = self._multiplied(self._gates)
-        return self._gated[i]
+            return self._parameters.alone(i)
+        if self._used is None:
+            self._used = self._parameters.gated(self._gates)
+        return self._used[i]
 
-    def _multiplied(self, z: torch.Tensor) -> list[list[torch.Tensor]]:
-        """All outer parameters times scale and gate: one product per shape, however many modules there are."""
-        gated: list[list[torch.Tensor]] = [[None] * len(delta.outer) for delta in self.deltas]
-        for members, indices, scales in self._groups:
-            stacked = torch.stack([self.deltas[i].outer_parameters()[slot] for i, slot in members])
-            factors = (z[indices] * scales).to(stacked.dtype)
-            products = stacked * factors.view(-1, *[1] * (stacked.dim() - 1))
-            for (i, slot), product in zip(members, products.unbind(), strict=True):
-                gated[i][slot] = product
-        return gated
+    def _parameters_for(self, device: torch.device) -> GatedParameters:
+        return GatedParameters(self.deltas, self._shifted, self._fused, device)
 
     def _forget(self, model, inputs) -> None:
-        self._gated = self._read = None
+        self._used = self._read = None
 
 
 def head(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -192,26 +208,3 @@ def backbone_size(model: nn.Module) -> int:
     """Parameters of the pre-trained model: shared ones once, neither the task head nor delta modules."""
     outside = {*head(model).values()}
     return sum(p.numel() for name, p in model.named_parameters() if p not in outside and f".{PREFIX}" not in name)
-
-
-class _Group(NamedTuple):
-    """Outer parameters of one shape: ``(module, slot)`` of each, the modules as a tensor, and their scales."""
-
-    members: list[tuple[int, int]]
-    indices: torch.Tensor
-    scales: torch.Tensor
-
-
-def _groups(deltas: Sequence[Delta], device: torch.device) -> list[_Group]:
-    shapes: dict[torch.Size, list[tuple[int, int]]] = {}
-    for i, delta in enumerate(deltas):
-        for slot, parameter in enumerate(delta.outer_parameters()):
-            shapes.setdefault(parameter.shape, []).append((i, slot))
-    return [
-        _Group(
-            members,
-            torch.tensor([i for i, _ in members], device=device),
-            torch.tensor([deltas[i].scale for i, _ in members], device=device),
-        )
-        for members in shapes.values()
-    ]

@@ -49,13 +49,16 @@ def load(
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
         text = file.metadata()
+    # The step counter is a tensor too: torch's fused optimizer wants it beside the parameter, all others on the CPU.
+    fused = {parameter for group in optimizer.param_groups if group.get("fused") for parameter in group["params"]}
     with torch.no_grad():
         for name, parameter in _trainable(model).items():
             parameter.copy_(tensors[f"model.{name}"])
-            # The step counter is a tensor too, and the fused optimizer wants it beside the parameter.
             moments = {key: tensors.get(f"optimizer.{name}.{key}") for key in ("step", "exp_avg", "exp_avg_sq")}
             if moments["step"] is not None:
-                optimizer.state[parameter] = {key: value.to(parameter.device) for key, value in moments.items()}
+                beside = [key for key in moments if key != "step" or parameter in fused]
+                moments |= {key: moments[key].to(parameter.device) for key in beside}
+                optimizer.state[parameter] = moments
     prefix = "method."
     method.load_state_dict({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
     torch.set_rng_state(tensors["rng.cpu"])
@@ -92,8 +95,14 @@ def _trainable(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 def _write(path: Path, tensors: dict[str, torch.Tensor], text: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, metadata=text)
+    save_file({name: _alone(tensor) for name, tensor in tensors.items()}, part, metadata=text)
     part.replace(path)
+
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    """Contiguous, and not a part of a larger one: the file takes no two tensors that share memory."""
+    whole = tensor.contiguous()
+    return whole if whole.untyped_storage().nbytes() == whole.nbytes else whole.clone()
 
 
 def _plain(value):

@@ -1,47 +1,22 @@
 """Seconds of one-pass AdamW and of exact selection beside torch's operators and beside a copy, on the same tensors in one process."""
 
-import statistics
-import time
-from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from tqdm import tqdm
 
 from paperlib import measure
+from paperlib.kernels import selection, triton_path
 from paperlib.kernels.adamw import OnePassAdamW, Rate, Slot
 from paperlib.kernels.packing import pack
 from paperlib.kernels.selection import at_least, kth_largest
 from paperlib.kernels.traffic import Variant, variants
+from paperlib.training.limits import DTYPES, copy
+from paperlib.training.timing import Timing, Turn, interleaved
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SIDE = 1024
 """Tensors are square matrices of this side, as BERT-large's are, and what is left over one vector."""
-COVERS = 10
-"""Copies on the GPU that hide the host's share of a turn: with 300 million entries they last some 7 ms."""
 STEP, RATE, DECAY = 3, 1e-3, 0.01
-
-
-@dataclass(frozen=True)
-class Timing:
-    """``bytes`` that a turn must move, counted, and its ``seconds`` in every round."""
-
-    bytes: float
-    seconds: list[float]
-
-    @property
-    def median(self) -> float:
-        """Seconds."""
-        return statistics.median(self.seconds)
-
-    def over(self, other: "Timing") -> float:
-        """Median over the rounds of its seconds to another's in the same round."""
-        return statistics.median(a / b for a, b in zip(self.seconds, other.seconds, strict=True))
-
-    def reach(self, copy: "Timing") -> float:
-        """Median over the rounds of its bytes per second to a copy's in the same round."""
-        return self.bytes / copy.bytes / self.over(copy)
 
 
 @dataclass(frozen=True)
@@ -67,54 +42,41 @@ def measurement(entries: int, dtype: str, kept: float, rounds: int, seed: int) -
         allocations.mark("selection")
     found = variants(state.dtype.itemsize)
     steps = {(name, how): getattr(state, how)(each) for name, each in found.items() for how in ("one_pass", "in_turn")}
-    turns = {"copy": state.copy()} | steps | state.rankings()
+    turns = {"copy": copy(entries, state.dtype)} | steps | state.rankings()
     seconds = interleaved(turns, rounds, cover=turns["copy"])
-    one_pass = {name: Timing(each.one_pass * entries, seconds[name, "one_pass"]) for name, each in found.items()}
-    in_turn = {
-        name: Timing(sum(each.in_turn.values()) * entries, seconds[name, "in_turn"]) for name, each in found.items()
-    }
     return Measurement(
         entries,
         Timing(2 * state.dtype.itemsize * entries, seconds["copy"]),
-        {name: {"one pass": one_pass[name], "in turn": in_turn[name]} for name in found},
+        {
+            name: _timings(each, entries, seconds[name, "one_pass"], seconds[name, "in_turn"])
+            for name, each in found.items()
+        },
         {name: Timing(4 * entries, seconds[name]) for name in state.rankings()},
         allocations.peak["selection"],
     )
 
 
-def interleaved(
-    turns: Mapping[Hashable, Callable[[], object]], rounds: int, cover: Callable[[], object]
-) -> dict[Hashable, list[float]]:
-    """Seconds of every turn in every round; a first round is not counted.
+def passes() -> int:
+    """How often the k-th largest reads all fp32 values on the run's device: once for each digit of their bits."""
+    digit = selection.DIGIT
+    if triton_path.taken_by(torch.empty(0, device=measure.device())):
+        from paperlib.kernels import selection_triton
 
-    On a GPU the device's own seconds: it is kept at work with ``cover`` while the host makes the turn ready, as far as that suffices.
+        digit = selection_triton.DIGIT_BITS
+    return 32 // digit
+
+
+def flops(variant: Variant) -> int:
+    """Floating-point operations that a step needs per entry, roots and quotients counted as one each.
+
+    Both moments 7, the bias's correction and epsilon 2, root, quotient and step 4, decay 1, or 3 toward a start; clipping 1, GAM 2.
     """
-    seconds: dict[Hashable, list[float]] = {name: [] for name in turns}
-    timed = _on_device if torch.cuda.is_available() else _on_host
-    for counted in tqdm([False] + [True] * rounds, unit="round"):
-        for name, turn in turns.items():
-            found = timed(turn, cover)
-            if counted:
-                seconds[name].append(found)
-    return seconds
+    return 13 + (3 if variant.start else 1) + variant.clip + 2 * bool(variant.gam)
 
 
-def _on_host(turn: Callable[[], object], cover: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    turn()
-    return time.perf_counter() - start
-
-
-def _on_device(turn: Callable[[], object], cover: Callable[[], object]) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize()
-    for _ in range(COVERS):
-        cover()
-    start.record()
-    turn()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end) / 1000
+def _timings(variant: Variant, entries: int, one_pass: list[float], in_turn: list[float]) -> dict[str, Timing]:
+    moved = {"one pass": (variant.one_pass, one_pass), "in turn": (sum(variant.in_turn.values()), in_turn)}
+    return {how: Timing(each * entries, seconds, flops(variant) * entries) for how, (each, seconds) in moved.items()}
 
 
 class State:
@@ -139,12 +101,7 @@ class State:
     def _drawn(self, scale: float) -> list[torch.Tensor]:
         return [torch.randn(each, device=self.device, dtype=self.dtype) * scale for each in shapes(self.entries)]
 
-    def copy(self) -> Callable[[], object]:
-        """One tensor of all entries to another: what moves bytes fastest."""
-        source = torch.randn(self.entries, device=self.device).to(self.dtype)
-        return partial(torch.empty_like(source).copy_, source)
-
-    def one_pass(self, variant: Variant) -> Callable[[], object]:
+    def one_pass(self, variant: Variant) -> Turn:
         """:class:`paperlib.kernels.adamw.OnePassAdamW`."""
         nothing = [None] * len(self.weights)
         columns = (
@@ -158,7 +115,7 @@ class State:
         rates = [Rate(RATE, DECAY, STEP)] * len(self.weights)
         return partial(optimizer.step, self.gradients, rates, self.clip if variant.clip else None)
 
-    def in_turn(self, variant: Variant) -> Callable[[], object]:
+    def in_turn(self, variant: Variant) -> Turn:
         """torch's fused AdamW with what the variant adds in operators of its own, before and after."""
         parameters = [torch.nn.Parameter(each) for each in self.weights]
         decay = 0.0 if variant.start else DECAY
@@ -189,7 +146,7 @@ class State:
         for now, then, mask in zip(moving, before, self.masks * 3, strict=False):
             torch.where(mask, now, then, out=now)
 
-    def rankings(self) -> dict[str, Callable[[], object]]:
+    def rankings(self) -> dict[str, Turn]:
         """Ways to the smallest GAM of the share ``kept`` that has the largest, over all tensors together, and to the mask."""
         return {
             "kth_largest": self.kth_largest,

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from tqdm import tqdm
 from transformers import get_linear_schedule_with_warmup
 
@@ -32,7 +31,7 @@ class Settings:
     ``steps``: T, optimizer steps, in place of ``epochs`` unless 0. ``warmup_steps`` stands in place of ``warmup_ratio``, a share of T,
     unless 0. ``interval``: I_eval, steps between validations; 0 for one after every epoch; the last step is followed by one in any case.
     ``clip_norm`` bounds the global gradient norm. ``decay_towards``, ``layer_decay``, ``layer_decay_form``: see
-    :mod:`paperlib.training.optimizer`.
+    :mod:`paperlib.training.optimizer`. ``in_turn``: torch's operators move the weights also where one pass could.
     """
 
     epochs: int
@@ -50,6 +49,7 @@ class Settings:
     layer_decay_form: str = "electra"
     clip_norm: float = 1.0
     precision: str = "auto"
+    in_turn: bool = False
     checkpoint_seconds: float = 30.0
 
     @classmethod
@@ -180,16 +180,12 @@ class Loop:
 
     def _update(self, step: int) -> bool:
         """Move the weights, unless the gradient is not finite; whether they moved."""
-        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = get_total_norm([parameter.grad for parameter in parameters])
+        norm = self.optimizer.norm()
         if not torch.isfinite(norm):
             return False
-        if self.method.after_backward(step):
-            norm = get_total_norm([parameter.grad for parameter in parameters])
-        clip_grads_with_norm_(parameters, self.settings.clip_norm, norm)
+        changed = self.method.after_backward(step)
         with self._dropout():
-            self.method.after_clipping(step, self.optimizer)
-        self.optimizer.step()
+            self.optimizer.update(self.method, step, self.settings.clip_norm, None if changed else norm)
         self.method.after_step(step, self.optimizer)
         return True
 

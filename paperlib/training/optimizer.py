@@ -1,13 +1,19 @@
-"""The optimizer of every run: AdamW, with layer-wise learning rates and decay toward the pre-trained weights as options."""
+"""The optimizer of every run: AdamW, with layer-wise learning rates and decay toward the pre-trained weights as options.
+
+It also does what methods add to a step (:class:`paperlib.training.update.Extra`): in one pass on GPUs with Triton, else in turn.
+"""
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from paperlib import backbones
 from paperlib.errors import InputError
+from paperlib.training import update
+from paperlib.training.in_turn import InTurn
+from paperlib.training.one_pass import OnePass
 
 if TYPE_CHECKING:
     from paperlib.training.loop import Settings
@@ -16,27 +22,22 @@ if TYPE_CHECKING:
 FORMS = {"electra": 2, "revisit": 1}
 
 
-def adamw(model: torch.nn.Module, settings: "Settings") -> torch.optim.AdamW:
-    """AdamW (0.9, 0.999, 1e-8) with decay on all but biases and layer norms, in torch's fused form.
+def adamw(model: torch.nn.Module, settings: "Settings") -> InTurn | OnePass:
+    """AdamW (0.9, 0.999, 1e-8) with decay on all but biases and layer norms.
 
     Learning rates fall from the head to the embeddings where ``settings.layer_decay`` is below 1 (:func:`layer_rates`); with
     ``settings.decay_towards`` "pretrained" weights decay toward the values they have now.
     """
     rates = layer_rates(model, settings.layer_decay, settings.layer_decay_form)
-    groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            decay = 0.0 if _undecayed(name) else settings.weight_decay
-            groups.setdefault((settings.learning_rate * rates[name], decay), []).append(parameter)
-    optimizer = torch.optim.AdamW(
-        [{"params": p, "lr": lr, "initial_lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()],
-        lr=settings.learning_rate,
-        eps=1e-8,
-        fused=True,
-    )
-    if settings.decay_towards == "pretrained":
-        optimizer.register_step_pre_hook(_Pull(optimizer))
-    return optimizer
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    alike: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+    for name, parameter in named.items():
+        decay = 0.0 if _undecayed(name) else settings.weight_decay
+        alike.setdefault((settings.learning_rate * rates[name], decay), []).append(parameter)
+    groups = [{"params": p, "lr": lr, "initial_lr": lr, "weight_decay": decay} for (lr, decay), p in alike.items()]
+    pull = Pull(groups) if settings.decay_towards == "pretrained" else None
+    one_pass = update.in_one_pass(named.values()) and not settings.in_turn
+    return (OnePass if one_pass else InTurn)(groups, named, pull)
 
 
 def layer_rates(model: torch.nn.Module, decay: float, form: str) -> dict[str, float]:
@@ -80,17 +81,17 @@ def _undecayed(name: str) -> bool:
     return name.endswith(".bias") or re.search(r"layer_?norm", name, re.IGNORECASE) is not None
 
 
-class _Pull:
-    """W <- W - lr * wd * (W - W0) before the optimizer's own step, whose decay is switched off.
+class Pull:
+    """W <- W - lr * wd * (W - W0) before the optimizer's own step, whose decay is switched off; W0: ``start``, wd: ``rate``, by parameter.
 
     PriorWD of Zhang et al. (2021). The published code means to leave the head out and never does; neither do we. Keeps one copy of every
     decayed weight; the start is drawn anew on resume, so checkpoints do not carry it.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer):
+    def __init__(self, groups: list[dict[str, Any]]):
         self.start: dict[torch.nn.Parameter, torch.Tensor] = {}
         self.rate: dict[torch.nn.Parameter, float] = {}
-        for group in optimizer.param_groups:
+        for group in groups:
             for parameter in group["params"]:
                 if group["weight_decay"]:
                     self.start[parameter], self.rate[parameter] = parameter.detach().clone(), group["weight_decay"]

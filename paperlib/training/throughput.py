@@ -1,9 +1,10 @@
-"""Real tokens per second of our loop and of transformers.Trainer, on the same model, rows, batch size and precision."""
+"""Real tokens per second of our loop and of transformers.Trainer, on the same model, rows, batch size and precision, and the FLOP in them."""
 
+import copy
 import dataclasses
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import torch
 from tqdm import tqdm
@@ -20,8 +21,60 @@ from paperlib.training.problem import Problem
 
 LEARNING_RATE = 2e-5
 
-Stretch = Callable[[], float]
-"""Trains for a stretch of steps and returns real tokens per second."""
+
+@dataclass(frozen=True)
+class Pace:
+    """A stretch of steps: real tokens of each row, its seconds, and its joules, None where the driver does not tell."""
+
+    lengths: Sequence[int]
+    seconds: float
+    joules: float | None
+
+    @property
+    def tokens_per_second(self) -> float:
+        return sum(self.lengths) / self.seconds
+
+
+Stretch = Callable[[], Pace]
+"""Trains for a stretch of steps."""
+
+
+@dataclass(frozen=True)
+class RowFlops:
+    """FLOP of a row's forward and backward pass: ``at_once`` whatever its length, ``per_token``, and ``per_pair`` of tokens, by attention.
+
+    Of products alone, as is usual: softmax, normalisation and activations are left out.
+    """
+
+    at_once: int
+    per_token: int
+    per_pair: int
+
+    @classmethod
+    def of(cls, model: torch.nn.Module) -> "RowFlops":
+        """By torch's counter, on the meta device: through three lengths, since no product grows faster than with the length's square."""
+        one, two, three = (counted_flops(model, length) for length in (1, 2, 3))
+        per_pair = (three - 2 * two + one) // 2
+        per_token = two - one - 3 * per_pair
+        return cls(one - per_token - per_pair, per_token, per_pair)
+
+    def __call__(self, lengths: Iterable[int]) -> int:
+        """FLOP of rows of so many real tokens each."""
+        return sum(self.at_once + self.per_token * n + self.per_pair * n * n for n in map(int, lengths))
+
+
+def counted_flops(model: torch.nn.Module, length: int) -> int:
+    """FLOP of the products in one row's forward and backward pass; ``model``: an encoder with a head, whose weights are not touched.
+
+    Attention is eager, because the counter does not see every fused kernel.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = copy.deepcopy(model).to("meta")
+    model.set_attn_implementation("eager")
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, length, dtype=torch.long, device="meta")).logits.sum().backward()
+    return counter.get_total_flops()
 
 
 def contestants(
@@ -39,15 +92,15 @@ def contestants(
     }
 
 
-def interleaved(stretches: dict[str, Stretch], repeats: int) -> dict[str, list[float]]:
-    """Rates of every contestant, one stretch of each in turn; a first round warms up and is not counted."""
-    rates: dict[str, list[float]] = {name: [] for name in stretches}
+def interleaved(stretches: dict[str, Stretch], repeats: int) -> dict[str, list[Pace]]:
+    """Paces of every contestant, one stretch of each in turn; a first round warms up and is not counted."""
+    paces: dict[str, list[Pace]] = {name: [] for name in stretches}
     for counted in tqdm([False] + [True] * repeats, unit="round"):
         for name, stretch in stretches.items():
-            rate = stretch()
+            pace = stretch()
             if counted:
-                rates[name].append(rate)
-    return rates
+                paces[name].append(pace)
+    return paces
 
 
 def _ours(loop: Loop, steps: int) -> Stretch:
@@ -59,11 +112,13 @@ def _ours(loop: Loop, steps: int) -> Stretch:
 
     endless = batches()
 
-    def stretch() -> float:
-        tokens, start = loop.state["tokens"], _now()
-        for _ in range(steps):
-            loop.step([next(endless)])
-        return (loop.state["tokens"] - tokens) / (_now() - start)
+    def stretch() -> Pace:
+        rows = [next(endless) for _ in range(steps)]
+        energy, start = measure.Energy(), measure.now()
+        for each in rows:
+            loop.step([each])
+        seconds, joules = measure.now() - start, energy.joules()
+        return Pace([int(n) for each in rows for n in loop.problem.train.lengths[each]], seconds, joules)
 
     return stretch
 
@@ -76,11 +131,11 @@ def _trainer(problem: Problem, settings: Settings, steps: int, grouped: bool) ->
     problem.model.set_attn_implementation("sdpa")
     rows = Dataset.from_dict(_columns(problem.train))
     pad = DataCollatorWithPadding(problem.backbone.tokenizer)
-    collated: list[int] = []
+    collated: list[list[int]] = []
 
     def collate(features):
         batch = pad(features)
-        collated.append(int(batch["attention_mask"].sum()))
+        collated.append(batch["attention_mask"].sum(1).tolist())
         return batch
 
     class Clock(TrainerCallback):
@@ -88,10 +143,12 @@ def _trainer(problem: Problem, settings: Settings, steps: int, grouped: bool) ->
 
         def on_step_begin(self, args, state, control, **rest):
             if state.global_step == 0:
-                self.start = _now()
+                self.energy, self.start = measure.Energy(), measure.now()
 
         def on_step_end(self, args, state, control, **rest):
-            self.end = _now()
+            # Only then does the host wait for a GPU.
+            if state.global_step == steps:
+                self.seconds, self.joules = measure.now() - self.start, self.energy.joules()
 
     known = {field.name for field in dataclasses.fields(TrainingArguments)}
     by_length = (
@@ -100,7 +157,7 @@ def _trainer(problem: Problem, settings: Settings, steps: int, grouped: bool) ->
         else {"group_by_length": True}
     )
 
-    def stretch() -> float:
+    def stretch() -> Pace:
         collated.clear()
         clock = Clock()
         with tempfile.TemporaryDirectory() as folder:
@@ -123,7 +180,8 @@ def _trainer(problem: Problem, settings: Settings, steps: int, grouped: bool) ->
                 **(by_length if grouped else {}),
             )
             Trainer(problem.model, arguments, train_dataset=rows, data_collator=collate, callbacks=[clock]).train()
-        return sum(collated[:steps]) / (clock.end - clock.start)
+        # Batches fetched ahead are not trained on.
+        return Pace([length for batch in collated[:steps] for length in batch], clock.seconds, clock.joules)
 
     return stretch
 
@@ -135,9 +193,3 @@ def _columns(rows: Encoded) -> dict[str, list]:
     return {"attention_mask": [[1] * len(row) for row in rows.input_ids]} | {
         name: list(values) for name, values in columns.items()
     }
-
-
-def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()

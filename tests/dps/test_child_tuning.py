@@ -179,7 +179,7 @@ MASK = torch.tensor([[1, 0, 1, 0], [0, 0, 1, 1], [1, 1, 0, 0]], dtype=torch.bool
 
 
 class Driven:
-    """The method with a given mask between an optimizer and given gradients, its moments called as the loop calls them."""
+    """The method with a given mask between an optimizer and given gradients."""
 
     def __init__(self):
         self.net, self.method = Net(), ChildTuningD(0.5)
@@ -191,11 +191,7 @@ class Driven:
 
     def step(self, layer, head):
         self.net.layer.weight.grad, self.net.head.weight.grad = layer.clone(), head.clone()
-        self.method.after_backward(1)
-        torch.nn.utils.clip_grad_norm_(self.net.parameters(), CLIP)
-        self.method.after_clipping(1, self.optimizer)
-        self.optimizer.step()
-        self.method.after_step(1, self.optimizer)
+        self.optimizer.update(self.method, 1, CLIP, norm=None)
 
 
 def gradients(seed):

@@ -16,6 +16,7 @@ from paperlib.training import Method, Settings
 from paperlib.training.optimizer import adamw
 
 RATE, DECAY, CLIP = 1e-2, 0.1, 1.0
+STILL = Settings(epochs=1, batch_size=1, learning_rate=0.0, seed=0)
 
 
 class Layer(torch.nn.Module):
@@ -47,7 +48,7 @@ def gradients(seed, steps, whole=False):
 class Driven:
     """The method between an optimizer and given gradients, its moments called as the loop calls them."""
 
-    def __init__(self, method, steps, fused=True):
+    def __init__(self, method, steps):
         self.method, self.model = method, Layer().double()
         self.names = dict(self.model.named_parameters())
         method.attach(self.model, steps)
@@ -60,9 +61,7 @@ class Driven:
         with self.method.forward_weights(t):
             pass
         self.method.after_backward(t)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
-        self.method.after_clipping(t, self.optimizer)
-        self.optimizer.step()
+        self.optimizer.update(self.method, t, CLIP, norm=None)
         self.method.after_step(t, self.optimizer)
         return self.snapshot()
 
@@ -227,17 +226,18 @@ def test_clipping_counts_only_what_the_mask_leaves():
 
 
 def masks_after_stage_one(stage_one, keep=0.5):
-    """Masks chosen from the gradients of a stage I, no optimizer in between."""
+    """Masks chosen from the gradients of a stage I, and the gradients after the first step of stage II."""
     model = Layer().double()
     method = DPSDense(keep, 0.5, "grad_zero")
     method.attach(model, 2 * len(stage_one))
-    names = dict(model.named_parameters())
+    names, optimizer = dict(model.named_parameters()), adamw(model, STILL)
     for t, given_ in enumerate([*stage_one, gradients(9, 1)[0]], start=1):
         for name in names:
             names[name].grad = torch.from_numpy(given_[name].copy())
         with method.forward_weights(t):
             pass
         method.after_backward(t)
+        optimizer.update(method, t, math.inf, norm=None)
     return {name: mask.numpy() for name, mask in method.mask.items()}, {n: p.grad.numpy() for n, p in names.items()}
 
 
@@ -285,11 +285,13 @@ def test_the_count_is_rounded_up_in_double_precision_as_the_published_code_does(
     model = torch.nn.Linear(10, 1, bias=False).double()
     method = methods.build(methods.Choice("dps_dense", "reference", 0.7, 0.5))
     method.attach(model, 2)
+    optimizer = adamw(model, STILL)
     for t in (1, 2):
         model.weight.grad = torch.arange(1.0, 11, dtype=torch.float64)[None]
         with method.forward_weights(t):
             pass
         method.after_backward(t)
+        optimizer.update(method, t, math.inf, norm=None)
     assert method.mask["weight"].sum() == 4
 
 

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from paperlib import claims
 from paperlib.dps import memory
-from paperlib.dps.memory import AS_CODED, GIB, LEAN, ByteModel, Counts, Item, Line
+from paperlib.dps.memory import AS_CODED, GIB, LEAN, PACKED, ByteModel, Counts, Item, Line
 
-WIDTHS = {"fp32": 4, "int64": 8, "bool": 1}
+WIDTHS = {"fp32": 4, "int64": 8, "bool": 1, "bits": 1 / 8}
 EXACT = st.integers(-1000, 1000).map(lambda n: n / 8)
 
 
@@ -45,15 +45,24 @@ def test_what_a_layer_saves_for_its_backward_pass():
     assert memory.activation_bytes("bert-large-config", length) == 24 * 4 * floats
 
 
-@pytest.mark.parametrize("items", [*AS_CODED.values(), *LEAN.values(), memory.VANILLA])
+@pytest.mark.parametrize("items", [*AS_CODED.values(), *LEAN.values(), *PACKED.values(), memory.VANILLA])
 def test_every_item_is_as_wide_as_its_type(items):
     for item in items:
         assert item.bytes == WIDTHS[item.dtype]
 
 
-@pytest.mark.parametrize("kept", [AS_CODED, LEAN])
+@pytest.mark.parametrize("kept", [AS_CODED, LEAN, PACKED])
 def test_every_method_of_the_table_is_counted_in_its_order(kept):
     assert tuple(kept) == memory.METHODS
+
+
+def test_packed_masks_are_all_that_differs_on_a_gpu():
+    saved = {"child_tuning_d": 7 / 8, "dps_dense": 0, "dps_mix": 7 / 8}
+    for method in memory.METHODS:
+        less = memory.extra_bytes(LEAN[method], ONE) - memory.extra_bytes(PACKED[method], ONE)
+        assert less == saved.get(method, 0), method
+    stages = [memory.extra_bytes(PACKED["dps_dense"], ONE, moment) for moment in memory.MOMENTS]
+    assert stages == [4, 1 / 8, 1 / 8]
 
 
 ONE = Counts(all=1, tracked=1, encoder=1)

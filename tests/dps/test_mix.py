@@ -55,20 +55,17 @@ class Driven:
         self.optimizer = adamw(self.model, made)
         method._draw = self._draw
 
-    def _draw(self):
-        return {name: torch.from_numpy(xi) for name, xi in self.noise[self.t - 1].items()}
+    def _draw(self, step):
+        return {name: torch.from_numpy(xi) for name, xi in self.noise[step - 1].items()}
 
     def step(self, t, *gradients):
-        self.t = t
         self.optimizer.zero_grad()
         for each in gradients:
             with self.method.forward_weights(t):
                 loss = self.model.loss(each)
             loss.backward()
         self.method.after_backward(t)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
-        self.method.after_clipping(t, self.optimizer)
-        self.optimizer.step()
+        self.optimizer.update(self.method, t, CLIP, norm=None)
         self.method.after_step(t, self.optimizer)
         return {
             name: [parameter.detach().numpy().copy()]
@@ -173,7 +170,6 @@ def test_forward_passes_see_the_mixed_weights(freeze, rescale):
     policy = "freeze" if freeze else "grad_zero"
     driven = Driven(DPSMix(0.6, 0.25, policy, penalty_from=1, rescale=rescale), 12, noise)
     for t in range(1, 13):
-        driven.t = t
         with driven.method.forward_weights(t):
             seen = (driven.model.classifier(torch.eye(3, dtype=torch.float64))).T
         np.testing.assert_allclose(seen.detach(), replay.seen[t - 1]["classifier.weight"], rtol=0, atol=1e-12)
@@ -185,7 +181,6 @@ def test_at_the_first_step_of_stage_two_the_weights_themselves_are_seen():
     driven = Driven(DPSMix(0.5, 0.25, "grad_zero"), 8, noise)
     for t in (1, 2):
         driven.step(t, gradients[t - 1])
-    driven.t = 3
     with driven.method.forward_weights(3):
         seen = driven.model.classifier(torch.eye(3, dtype=torch.float64)).T
     assert torch.equal(seen, driven.model.classifier.weight)

@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 
+from paperlib.dps.mixing import Draws
 from paperlib.dps.mixout import Mixout
 from paperlib.errors import InputError
-from paperlib.training import Loop, Method
+from paperlib.kernels.philox import words
+from paperlib.training import Loop, Method, update
 
 
 class Net(torch.nn.Module):
@@ -112,3 +114,53 @@ def test_impossible_probabilities_are_refused(p):
 def test_a_model_without_linear_weights_is_refused():
     with pytest.raises(InputError, match="no trainable Linear weight"):
         Mixout(0.5, true_gradient=False).attach(torch.nn.LayerNorm(3), 10)
+
+
+# --- numbered draws, where one pass moves the weights
+
+
+def test_each_column_of_each_weight_has_a_word_of_its_own():
+    """Over weights whose widths are no multiples of 4, two turns and two steps: no word is used twice."""
+    weights = {"a": torch.empty(2, 6), "b": torch.empty(3, 4), "c": torch.empty(1, 9)}
+    draws, used = Draws(weights, 0.4), []
+    for step in (1, 2):
+        for turn in (0, 1):
+            for name, weight in weights.items():
+                draw = draws.of(name, step, turn)
+                assert draw.first % 4 == 0
+                stream = words(draws.seed, step, draw.first, weight.shape[1]).tolist()
+                assert draw.gate(weight.shape[1]).tolist() == [word >= round(0.4 * 2**32) for word in stream]
+                used += [(step, draw.first + column) for column in range(weight.shape[1])]
+    assert len(used) == len(set(used))
+
+
+def test_the_draw_of_all_weights_is_the_first_of_each():
+    weights = {"a": torch.empty(2, 6), "b": torch.empty(3, 4), "c": torch.empty(1, 9)}
+    draws = Draws(weights, 0.4)
+    everything = draws.of_all(7).gate(draws.words)
+    for name, weight in weights.items():
+        assert torch.equal(everything[draws.span[name]], draws.of(name, 7).gate(weight.shape[1]))
+
+
+def numbered(monkeypatch, p):
+    monkeypatch.setattr(update, "taken_by", lambda tensor: True)
+    net, method = Net(), Mixout(p, true_gradient=False)
+    torch.manual_seed(2)
+    method.attach(net, 10)
+    with torch.no_grad():
+        net.dense.weight += 1
+    return net, method
+
+
+def drawn(net, method, step):
+    with method.forward_weights(step):
+        return (net.dense(torch.eye(6)) - net.dense.bias).T.detach().numpy().tobytes()
+
+
+def test_passes_of_a_step_and_steps_draw_anew_and_a_resumed_run_the_same(monkeypatch):
+    """Nothing but the seed, which attaching draws, is needed to go on at any step."""
+    net, method = numbered(monkeypatch, 0.5)
+    passes = {step: [drawn(net, method, step) for _ in range(3)] for step in (1, 2, 3)}
+    assert len({each for step in passes.values() for each in step}) > 6
+    resumed = numbered(monkeypatch, 0.5)
+    assert [drawn(*resumed, 3) for _ in range(3)] == passes[3]

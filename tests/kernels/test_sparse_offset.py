@@ -61,6 +61,18 @@ def test_rows_begin_where_they_say():
         assert (offsets.starts[task, 0], offsets.starts[task, -1]) == (begin, end)
 
 
+@pytest.mark.parametrize(("chosen", "shared"), [([1, 2], True), ([2], True), ([0, 2], False)])
+def test_tasks_are_picked_and_joined_again(chosen, shared):
+    """Those that follow one another stay where they are in memory."""
+    x, known, _, _, offsets = drawn((6,), 5, 4, (0.5, 0.0, 0.3))
+    part, expected = offsets.part(chosen), add_products(x, known, offsets)
+    assert torch.equal(add_products(x, known, part), expected[chosen])
+    same = part.values.untyped_storage().data_ptr() == offsets.values.untyped_storage().data_ptr()
+    assert same == shared and part.counts == [offsets.counts[i] for i in chosen]
+    again = SparseOffsets.joined([part, offsets.part([0])])
+    assert torch.equal(add_products(x, known, again), expected[[*chosen, 0]])
+
+
 def test_an_offset_that_is_empty_adds_the_bias_alone():
     x, known, _, biases, offsets = drawn((6,), 5, 4, (0.0, 0.0))
     assert torch.equal(add_products(x, known, offsets), known + biases[:, None])

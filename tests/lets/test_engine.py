@@ -1,7 +1,7 @@
 """The multi-task engine (LeTS-R): the answers of the sub-tasks run one by one, from one frozen pass, with nothing computed twice."""
 
 import copy
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
@@ -13,15 +13,18 @@ from transformers import AutoModel
 
 from paperlib import backbones
 from paperlib.errors import InputError
-from paperlib.lets import operations, workload
+from paperlib.kernels import triton_path
+from paperlib.lets import operations, projections, workload
 from paperlib.lets.architecture import Architecture, Own, Task
-from paperlib.lets.engine import DENSEST, WEIGHTS, Engine
+from paperlib.lets.engine import WEIGHTS, Engine
 from paperlib.lets.frozen_pass import FrozenEncoder
 from paperlib.lets.offsets import Offset
 from paperlib.lets.operations import Encoder
-from paperlib.lets.own_layers import CompactOffset, OwnLinear
+from paperlib.lets.own_layers import CompactOffset, OwnAttention, OwnLinear
+from paperlib.lets.projections import DENSEST
 from paperlib.lets.readout import ReadoutSizes
 from paperlib.measure import Allocations
+from paperlib.training.launches import counted
 
 L, D, OUTPUTS = 3, 32, 2
 SIZES = ReadoutSizes(aggregation=5, lstm=4)
@@ -85,12 +88,16 @@ def assert_same(found, expected):
     st.sampled_from([0.0, 0.01, 0.5, 1.0]),
     st.sampled_from(WEIGHTS),
     st.booleans(),
+    st.booleans(),
 )
-def test_every_task_answers_as_it_does_alone(chosen, kept, weights, only_read):
+def test_every_task_answers_as_it_does_alone(chosen, kept, weights, only_read, together):
     frozen = encoder()
     tasks = {f"task {i}": task_of(frozen, each, i, kept) for i, each in enumerate(chosen)}
-    engine, expected = Engine(frozen, tasks, weights, only_read), one_by_one(frozen, tasks, inputs())
+    engine, expected = Engine(frozen, tasks, weights, only_read, together), one_by_one(frozen, tasks, inputs())
     assert_same(engine(**inputs()), expected)
+    scores = {}
+    assert len(list(engine.layer_by_layer(scores, **inputs()))) == len(set(engine.layer_by_layer({}, **inputs())))
+    assert_same(scores, expected)
     assert_same(dict(engine.in_order(**inputs())), expected)
 
 
@@ -116,33 +123,50 @@ def test_nine_tasks_and_an_input_without_padding():
     assert_same(Engine(frozen, tasks, "patched")(**given), one_by_one(frozen, tasks, given))
 
 
-def test_in_single_precision_and_half():
+@pytest.mark.parametrize("together", [False, True])
+def test_in_single_precision_and_half(together):
     frozen, tolerance = encoder(), {torch.float32: 1e-5, torch.bfloat16: 0.05}
     task = task_of(frozen, Architecture((Own(False, True, True), Own(False, True, False), Own(True, True, True))))
     frozen.float(), task.float()
     expected = one_by_one(frozen, {"a": task}, inputs())["a"]
     for dtype, close in tolerance.items():
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            found = Engine(frozen, {"a": task})(**inputs())["a"]
+            found = Engine(frozen, {"a": task, "b": task}, together=together)(**inputs())["a"]
         torch.testing.assert_close(found.float(), expected, rtol=0, atol=close)
     frozen.bfloat16(), task.bfloat16()
-    found = Engine(frozen, {"a": task})(**inputs())["a"]
+    found = Engine(frozen, {"a": task, "b": task}, together=together)(**inputs())["a"]
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.float(), expected, rtol=0, atol=0.05)
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
-def test_compact_offsets_answer_as_dense_ones_do(weights):
+@pytest.mark.parametrize("together", [False, True])
+def test_compact_offsets_answer_as_dense_ones_do(weights, together):
     frozen = encoder()
     task = task_of(frozen, Architecture((Own(False, True, True), Own(True, True, False), Own(False, True, True))))
     expected = one_by_one(frozen, {"a": task}, inputs())
-    dense = Engine(frozen, {"a": task}, weights)
+    dense = Engine(frozen, {"a": task}, weights, together=together)
     for own in task.modules():
         if isinstance(own, OwnLinear):
             own.offset = CompactOffset(Offset.of(own.offset.weight, own.offset.weight != 0))
-    compact = Engine(frozen, {"a": task}, weights)
+    compact = Engine(frozen, {"a": task}, weights, together=together)
     assert_same(compact(**inputs()), expected)
     assert compact.nbytes == dense.nbytes and compact.kept == dense.kept
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_autocast_leaves_sparse_products_in_single_precision(together):
+    """Rows of 1 and 2^-12, whose sum is no half."""
+    frozen = encoder().float()
+    attention, cached = frozen.layers[0].attention, frozen(**inputs()).layers[0]
+    own = OwnAttention(frozen.layers[0], frozen.config)
+    with torch.no_grad():
+        own.query.offset.weight[0, :2] = torch.tensor([1.0, 2**-12])
+    cached.input.fill_(1.0)
+    _, products = projections.on_shared_input(own, attention.self, True, together)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        query, *_ = products(cached, cached.input[None], cached.input[None])
+        assert (query[0, ..., 0] - cached.query[..., 0] == 1 + 2**-12).all()
 
 
 def test_it_is_a_snapshot_without_gradients_or_dropout():
@@ -175,6 +199,63 @@ def test_some_of_the_tasks_answer_as_all_do_and_share_their_weights():
     calls = linears(frozen)
     part(**inputs())
     assert len(calls) == 6 * 2, "nothing that the other alone asks for"
+
+
+# --- together
+
+
+ATTENTION = Architecture((Own(False, True, False),) * L)
+
+
+def several(frozen, kinds=(DECOUPLED, ATTENTION, DECOUPLED, DECOUPLED)):
+    return {str(i): task_of(frozen, kind, i) for i, kind in enumerate(kinds)}
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_sub_tasks_that_run_together_take_the_launches_of_one(attention):
+    """Each has a readout of its own, which starts with stacking what it reads."""
+    frozen, pooled = encoder(attention=attention), torch.zeros(L, 3, D, dtype=torch.float64)
+    counts = []
+    for number in (2, 5):
+        engine = Engine(frozen, several(frozen, [ATTENTION] * number), together=True)
+        readouts = [task.readout for task in engine.tasks.values()]
+        alone = sum(1 + counted(partial(readout, pooled)).total for readout in readouts)
+        counts.append(counted(partial(engine, **inputs())).total - alone)
+    assert counts[0] == counts[1]
+
+
+def test_sub_tasks_that_follow_one_another_share_the_memory_they_run_together_in():
+    frozen = encoder()
+    engine = Engine(frozen, several(frozen), together=True)
+    places = {each.untyped_storage().data_ptr() for each in held(engine)}
+    for names, shared in ((["1", "2"], True), (["2"], True), (["0", "2"], False)):
+        part = engine.only(names)
+        assert ({each.untyped_storage().data_ptr() for each in held(part)} <= places) == shared
+        assert_same(part(**inputs()), {name: engine(**inputs())[name] for name in names})
+    assert sum(engine.nbytes.values()) == sum(Engine(frozen, several(frozen), together=True).nbytes.values())
+
+
+def held(engine):
+    """Values, places and dense weights of what runs together, and of the sub-tasks' own parts of it."""
+    groups = [group.attention for layer in engine._together for group in layer]
+    alone = [layer.attention for task in engine.tasks.values() for layer in task.layers]
+    for attention in groups + alone:
+        yield from attention.output.tensors
+        for block in attention.products.blocks:
+            yield from (block.values, block.places, block.biases)
+
+
+def test_the_kernel_serves_as_plain_pytorch_does(monkeypatch):
+    pytest.importorskip("triton", reason="Triton is not installed")
+    frozen = encoder().float()
+    tasks = {name: task.float() for name, task in several(frozen).items()}
+    expected = one_by_one(frozen, tasks, inputs())
+    monkeypatch.setattr(triton_path, "taken_by", lambda tensor: True)
+    for only_read in (False, True):
+        engine = Engine(frozen, tasks, only_read=only_read)
+        assert all(engine._together), "where the kernel runs sub-tasks run together"
+        for name, scores in engine(**inputs()).items():
+            torch.testing.assert_close(scores, expected[name], rtol=0, atol=1e-5)
 
 
 # --- the order
@@ -214,8 +295,8 @@ def flops(call):
 
 
 @unhurried
-@given(st.lists(architectures, min_size=1, max_size=3), st.booleans())
-def test_torch_counts_the_operations_predicted(chosen, only_read):
+@given(st.lists(architectures, min_size=1, max_size=3), st.booleans(), st.booleans())
+def test_torch_counts_the_operations_predicted(chosen, only_read, together):
     """In float64, where the LSTM is not fused. Sparse products it counts as dense: no offset is kept here."""
     frozen, length = encoder(), 6
     tasks = {f"task {i}": task_of(frozen, each, i, kept=0.0) for i, each in enumerate(chosen)}
@@ -229,7 +310,7 @@ def test_torch_counts_the_operations_predicted(chosen, only_read):
         readout=sum(operations.readout(L, D, SIZES, OUTPUTS).values()),
         only_read=only_read,
     )
-    engine = Engine(frozen, tasks, only_read=only_read)
+    engine = Engine(frozen, tasks, only_read=only_read, together=together)
     ids = torch.randint(5, 50, (1, length))
     assert flops(lambda: engine(input_ids=ids)) == 2 * (work.overhead + sum(work.new_operations.values()))
 
@@ -291,10 +372,11 @@ def test_a_patched_task_takes_eight_bytes_a_kept_offset():
     assert Engine(frozen, {"a": task}, "merged").nbytes == {"a": 4 * sum(task.sizes().values())}
 
 
-def test_a_shared_input_takes_eight_bytes_a_kept_offset_and_one_place_a_row():
+@pytest.mark.parametrize("together", [False, True])
+def test_a_shared_input_takes_eight_bytes_a_kept_offset_and_one_place_a_row(together):
     frozen = encoder().float()
     task = task_of(frozen, Architecture((Own(False, True, False),) * L), kept=0.01).float()
-    (found,) = Engine(frozen, {"a": task}, "patched").nbytes.values()
+    (found,) = Engine(frozen, {"a": task}, "patched", together=together).nbytes.values()
     kept = sum(m.offset.weight.count_nonzero().item() for m in task.modules() if isinstance(m, OwnLinear))
     rest = sum(parts for name, parts in task.sizes().items() if name != "offsets")
     assert found <= 8 * kept + 4 * rest + 3 * L * 4 * (D + 1)

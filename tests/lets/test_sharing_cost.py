@@ -1,5 +1,6 @@
 """What sharing saves, measured beside separate models (LeTS, eqs. 10 to 13): what is timed and counted is what is said."""
 
+from functools import partial
 from statistics import median
 from typing import get_args
 
@@ -15,6 +16,7 @@ from paperlib.lets.readout import ReadoutSizes
 from paperlib.lets.sharing_cost import Contest, Setting, SubTask
 from paperlib.measure import Allocations
 from paperlib.parameters.performance import SubTaskKind
+from paperlib.training.launches import counted
 
 SIZES = ReadoutSizes(aggregation=5, lstm=4)
 DECOUPLED = Architecture((Own(False, True, False),) * 2)
@@ -123,6 +125,15 @@ def test_the_notebook_s_parameter_knows_every_kind():
     assert get_args(SubTaskKind) == (*sharing_cost.KINDS,)
 
 
+def test_sub_tasks_that_run_together_take_fewer_launches_than_models(model):
+    counts = {}
+    for together in (False, True):
+        found = contest(model, DECOUPLED, tasks=9, together=together)
+        counts[together] = counted(partial(found.engine(), **found.inputs)).total
+    models = 9 * counted(partial(model, **found.inputs)).total
+    assert counts[True] < models / 2 and counts[True] < counts[False] / 2
+
+
 # --- time
 
 
@@ -181,9 +192,10 @@ def test_the_critical_path_in_seconds(model):
 
 
 @pytest.mark.parametrize("weights", ["merged", "patched"])
-def test_what_is_held_is_the_weights(model, weights):
-    """As torch's allocator sees them when they are made."""
-    found = contest(model, HALF, weights=weights)
+@pytest.mark.parametrize(("architecture", "together"), [(HALF, False), (DECOUPLED, True)])
+def test_what_is_held_is_the_weights(model, weights, architecture, together):
+    """As torch's allocator sees them when they are made: what runs together is no second copy."""
+    found = contest(model, architecture, weights=weights, together=together)
     held = {
         "separate": sharing_cost.separate_memory(found, (1, 3)),
         "engine": sharing_cost.engine_memory(found, found.engine(), (1, 3)),

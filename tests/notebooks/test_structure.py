@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from papermill import inspect_notebook
 
-from paperlib import claims, parameters, paths
+from paperlib import claims, code, parameters, paths
 from paperlib.code import code_cells
 from paperlib.parameters import cells, profiles
 
@@ -132,6 +132,13 @@ def test_no_branch_on_the_scale(name):
     """Small scale is smaller parameters, never another path through the code."""
     for source in code_cells(paths.NOTEBOOKS / f"{name}.ipynb"):
         assert not re.search(r"(?i)\bsmoke\b|\bprofile\s*(==|!=|in\b)", source)
+
+
+@every_notebook
+def test_the_kept_records_it_shows_are_those_of_notebooks_it_names(name):
+    """Written out, so that a page changes with them; only sections show what was measured elsewhere."""
+    assert set(code.shown(name)) <= set(NOTEBOOKS)
+    assert not code.shown(name) or name in PAPER_NOTEBOOKS
 
 
 @every_notebook

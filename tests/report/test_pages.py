@@ -222,7 +222,7 @@ def test_the_footer_says_where_a_page_came_from(built):
     assert (terms["Seeds"], terms["Versions"], terms["Device"]) == ("0, 1", "torch 2.13.0", "cpu")
     assert (terms["Precision"], terms["Deterministic"], terms["Threads"]) == ("fp32", "yes", "1")
     assert (terms["Wall time"], terms["Peak memory"], terms["Energy"]) == ("1 min 23 s", "2.00 GiB", "not measured")
-    assert terms["Code SHA-256"] == "not recorded"
+    assert (terms["Code SHA-256"], terms["Kept records shown"]) == ("not recorded", "none")
     assert RECORD.provenance["command"] in footer.get_text()
 
 

@@ -53,7 +53,11 @@ def batch(seed, rows=8):
 
 def optimizer_of(kind, weights, alpha, rate=0.05):
     groups = [{"params": weights, "lr": rate}, {"params": [alpha], "lr": 0.1}]
-    return torch.optim.SGD(groups) if kind == "sgd" else torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
+    return (
+        torch.optim.SGD(groups, fused=True)
+        if kind == "sgd"
+        else torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
+    )
 
 
 def prepared(kind, steps=3):

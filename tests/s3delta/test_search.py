@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from paperlib.errors import InputError
@@ -21,6 +22,7 @@ from paperlib.s3delta.positions import candidates
 from paperlib.s3delta.search import Search, Settings
 from paperlib.s3delta.supernet import Supernet
 from paperlib.tasks import splits
+from paperlib.training.launches import Launches
 
 SLOW = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 PASSES = {"second": 5, "first": 2, "one-level": 1}
@@ -458,3 +460,75 @@ def test_settings_are_read_from_a_runs_parameters():
     assert Settings.of(replace(told, budget=1.389), 100.0) == told and isinstance(
         Gates(torch.tensor([1, 200]), told.budget, told.tau), Gates
     )
+
+
+# --- what the device is asked
+
+
+HOST_READS = {
+    getattr(torch.Tensor, name)
+    for name in (
+        "item",
+        "tolist",
+        "cpu",
+        "numpy",
+        "nonzero",
+        "__bool__",
+        "__int__",
+        "__float__",
+        "__index__",
+        "__array__",
+    )
+}
+
+
+class NoHostReads(TorchFunctionMode):
+    """Within this context no tensor's values may be read by the host, as a GPU would have to be waited for; nor copied to a CPU."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        # A device taken from another tensor is the model's own, here the CPU.
+        to_host = function is torch.Tensor.to and "cpu" in [each for each in args[1:] if isinstance(each, str)]
+        assert function not in HOST_READS and not to_host, f"a value leaves its tensor: {function}"
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("backbone", ["tiny-bert", "tiny-t5"])
+def test_no_step_waits_for_the_device(make_search, monkeypatch, backbone, order, hard):
+    """From the gates to the last update, on batches that are there already, without a mask, whose sum transformers asks for in every pass."""
+    search = make_search(backbone, order=order, hard=hard, dropout=0.0, interval=4)
+    train, rows = search.problem.train, search.halves[0][:4]
+    batch = search.problem.batch(train, rows)
+    del batch["attention_mask"]
+    monkeypatch.setattr(search.problem, "batch", lambda *given: batch)
+    before = values(search)
+    for step in range(3):
+        with NoHostReads(), Launches() as launches:
+            search.step(rows, rows)
+        assert launches.waits == 0, step
+    assert not same(before, values(search)) and search.state["delta_losses"] == []
+    search._read()
+    losses = search.state["delta_losses"] + search.state["alpha_losses"]
+    assert len(losses) == 6 and np.isfinite(losses).all() and search.state["skipped"] == 0 and search.unread == []
+
+
+def test_a_read_value_is_seen(make_search):
+    with NoHostReads(), pytest.raises(AssertionError, match="a value leaves its tensor"):
+        torch.ones(3).tolist()
+
+
+def test_skipped_updates_are_counted_when_they_are_read(make_search):
+    search = make_search(interval=4)
+    weight = next(iter(search.weights.values()))
+    rows = search.halves[0][:4]
+    for scale in (1.0, float("nan"), 1.0):
+        with torch.no_grad():
+            kept = weight.clone()
+            weight *= scale
+        search.step(rows, rows)
+        if scale != scale:
+            with torch.no_grad():
+                weight.copy_(kept)
+    search._read()
+    assert search.state["skipped"] == 2 and np.isnan(search.state["delta_losses"]).tolist() == [False, True, False]

@@ -1,4 +1,4 @@
-"""The two ways to take a step of AdamW do the same, ways to rank find the same, and ratios are taken round by round."""
+"""The two ways to take a step of AdamW do the same, and ways to rank find the same."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from paperlib import measure
 from paperlib.kernels.packing import unpack
 from paperlib.kernels.traffic import variants
 from paperlib.training import kernel_cost
-from paperlib.training.kernel_cost import State, Timing, shapes
+from paperlib.training.kernel_cost import State, shapes
 
 MOVED = ("weights", "exp_avgs", "exp_avg_sqs", "gams")
 
@@ -69,18 +69,17 @@ def test_matrices_and_a_vector(entries, expected):
     assert shapes(entries) == expected
 
 
-def test_turns_are_interleaved_and_the_first_round_is_not_counted():
-    order = []
-    turns = {name: lambda n=name: order.append(n) for name in "ab"}
-    seconds = kernel_cost.interleaved(turns, rounds=2, cover=lambda: None)
-    assert "".join(order) == "ab" * 3
-    assert {name: len(each) for name, each in seconds.items()} == {"a": 2, "b": 2}
+@pytest.mark.parametrize(
+    "name, expected", [("AdamW", 14), ("clipped, masked, with GAM", 17), ("clipped, toward the start", 17)]
+)
+def test_operations_of_a_step(name, expected):
+    assert kernel_cost.flops(variants(4)[name]) == expected
 
 
-def test_ratios_are_taken_round_by_round():
-    """A machine that is ten times slower in one round changes nothing."""
-    copy, step = Timing(8, [1.0, 10.0, 1.0]), Timing(36, [3.0, 30.0, 3.0])
-    assert (step.median, step.over(copy), step.reach(copy)) == (3.0, 3.0, 1.5)
+@pytest.mark.parametrize("by_triton, expected", [(False, 2), (True, 4)])
+def test_passes_are_digits(monkeypatch, by_triton, expected):
+    monkeypatch.setattr(kernel_cost.triton_path, "taken_by", lambda tensor: by_triton)
+    assert kernel_cost.passes() == expected
 
 
 def test_a_measurement_times_everything_once_per_round():
@@ -89,4 +88,5 @@ def test_a_measurement_times_everything_once_per_round():
     timings = [found.copy, *found.rankings.values(), *(each for how in found.steps.values() for each in how.values())]
     assert all(len(each.seconds) == 2 and min(each.seconds) > 0 for each in timings)
     assert found.copy.bytes == 4000 and found.steps["clipped, masked"]["one pass"].bytes == 14125
+    assert {each.flops for each in found.steps["clipped, masked"].values()} == {15_000}
     assert found.beside > 0 or measure.device().type == "cuda"

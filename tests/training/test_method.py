@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from paperlib.dps.child_tuning import ChildTuningD
+from paperlib.dps.child_tuning import ChildTuningD, ChildTuningF
 from paperlib.dps.mix import DPSMix
+from paperlib.dps.r_dropout import RDropout
+from paperlib.errors import InputError
 from paperlib.training import Loop, Method, Together
+from paperlib.training.update import Extra
 
 
 def test_every_moment_leaves_everything_as_it_was(make_problem):
@@ -23,6 +26,7 @@ def test_every_moment_leaves_everything_as_it_was(make_problem):
     loss.backward()
     gradients = {name: parameter.grad.clone() for name, parameter in problem.model.named_parameters()}
     method.after_backward(1)
+    assert method.extra(1) is None and not method.needs_clipped
     method.after_clipping(1, optimizer)
     method.after_step(1, optimizer)
     for name, parameter in problem.model.named_parameters():
@@ -125,12 +129,42 @@ def test_state_is_the_union_and_each_is_given_all_of_it():
     assert all(method.memory is state for method in methods)
 
 
+class Masking(Method):
+    """Adds to what the optimizer does, always the same."""
+
+    def __init__(self):
+        self.mine = Extra()
+
+    def extra(self, step):
+        return self.mine
+
+
+def test_what_one_of_them_adds_to_the_optimizer_is_what_all_add():
+    masking = Masking()
+    assert Together(Method(), masking, RDropout(1.0, "batch_mean")).extra(1) is masking.mine
+    assert Together(Method(), Method()).extra(1) is None
+
+
+def test_two_that_add_to_the_optimizer_are_refused(make_problem, make_settings):
+    loop = Loop(make_problem(), Together(ChildTuningD(0.5), DPSMix(0.5, 0.34, "grad_zero")), make_settings())
+    with pytest.raises(InputError, match="of ChildTuningD, DPSMix more than one masks gradients"):
+        loop.step([np.arange(4)])
+
+
+def test_clipped_gradients_are_needed_where_one_of_them_looks_at_them():
+    looks, does_not = ChildTuningF(0.5), Masking()
+    assert looks.needs_clipped and not does_not.needs_clipped
+    assert Together(does_not, looks).needs_clipped and not Together(does_not, Method()).needs_clipped
+    does_not.after_clipping = print
+    assert does_not.needs_clipped, "given to one object alone"
+
+
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
 def test_state_of_dps_survives_beside_others(make_problem, make_settings, step):
     """Taken after any step, in both stages, and loaded into methods just attached."""
 
     def made():
-        return Together(ChildTuningD(0.5), DPSMix(0.5, 0.34, "grad_zero"))
+        return Together(Noting("a", []), DPSMix(0.5, 0.34, "grad_zero"))
 
     problem = make_problem(dropout=0.0)
     loop = Loop(problem, made(), make_settings(steps=6))
