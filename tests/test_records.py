@@ -328,7 +328,7 @@ def test_a_page_names_the_kept_records_it_shows_and_lists_them(workspace, capsys
 def test_where_none_is_kept_the_page_says_what_makes_it(workspace, capsys):
     assert opened().reference(FOOTPRINT, batch_size=16) == []
     told = capsys.readouterr().out
-    assert told.endswith("a GPU this makes it: paperlib reproduce cost && paperlib keep cost\n")
+    assert told.endswith("a GPU this makes it:\n  paperlib reproduce cost && paperlib keep cost\n")
 
 
 def test_paths_in_records_are_relative_to_the_results_folder(workspace):

@@ -164,10 +164,11 @@ class Contestant:
     """Something that is done again and again, and what it costs.
 
     ``peak``: the most bytes of tensors alive at once, the model's among them. ``resident``: the bytes that stay alive, and those by which the
-    process's resident set rises while it is done once; None where the system does not tell. ``seconds``: of every timed time.
+    process's resident set rises while it is done once; None where the system does not tell. ``seconds``: of every timed time. ``step`` is None
+    once it was let go of.
     """
 
-    step: Callable[[], None]
+    step: Callable[[], None] | None
     peak: int
     resident: int | None
     seconds: list[float] = field(default_factory=list)
@@ -190,6 +191,12 @@ def interleaved(contestants: dict[str, Contestant], rounds: int) -> None:
             start = _now()
             contestant.step()
             contestant.seconds.append(_now() - start)
+
+
+def let_go(contestants: dict[str, Contestant]) -> None:
+    """Free what they are done with, their models among it, for others to have the memory; what they cost stays."""
+    for contestant in contestants.values():
+        contestant.step = None
 
 
 def ratios(contestants: dict[str, Contestant], base: str) -> dict[str, list[float]]:

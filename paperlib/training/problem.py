@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from paperlib.backbones import Backbone
 from paperlib.errors import InputError
+from paperlib.kernels.triton_path import sent
 from paperlib.tasks import Task, metrics
 from paperlib.tasks.encoding import Encoded, encode, encode_text_to_text
 from paperlib.tasks.splits import Splits
@@ -54,7 +55,7 @@ class Problem:
         """The rows ``indices``, padded to their longest, on the model's device."""
         pad = self.backbone.tokenizer.pad_token_id
         device = next(self.model.parameters()).device
-        return {name: tensor.to(device, non_blocking=True) for name, tensor in rows.batch(indices, pad).items()}
+        return {name: sent(tensor, device) for name, tensor in rows.batch(indices, pad).items()}
 
     def logits(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Scores in fp32: (B, classes), (B, choices), (B, 1) for regression, or (B, length, vocabulary) for text-to-text."""

@@ -8,6 +8,7 @@ import torch
 from paperlib import tasks
 from paperlib.backbones import Backbone
 from paperlib.errors import InputError
+from paperlib.kernels.triton_path import sent
 from paperlib.tasks.encoding import Encoded
 from paperlib.training.problem import Problem
 
@@ -45,4 +46,4 @@ class RandomRows(Problem):
     def batch(self, rows: Encoded, indices: np.ndarray) -> dict[str, torch.Tensor]:
         """The rows ``indices`` on the model's device."""
         device = next(self.model.parameters()).device
-        return {name: tensor.to(device) for name, tensor in rows.batch(indices, pad_token_id=0).items()}
+        return {name: sent(tensor, device) for name, tensor in rows.batch(indices, pad_token_id=0).items()}

@@ -1,6 +1,8 @@
 """What a search step costs: the right things are timed, and counted bytes are what the tensors hold."""
 
+import gc
 import time
+import weakref
 
 import pytest
 import torch
@@ -124,6 +126,15 @@ def test_contestants_take_turns_and_ratios_are_round_by_round():
     assert order == [*"ababab"]
     found["a"].seconds, found["b"].seconds = [2.0, 6.0, 9.0], [1.0, 2.0, 3.0]
     assert search_cost.ratios(found, "b")["a"] == [2.0, 3.0, 3.0] and found["a"].median == 6.0
+
+
+def test_what_is_let_go_of_is_freed_and_what_it_cost_stays(backbone, setting):
+    found = search_cost.contestants({"one": lambda: setting.training(backbone, "bitfit")})
+    model = weakref.ref(found["one"].step.func.__self__.model)
+    search_cost.interleaved(found, 1)
+    search_cost.let_go(found)
+    gc.collect()
+    assert model() is None and found["one"].peak > 0 and found["one"].median > 0
 
 
 @pytest.mark.parametrize("merged", [False, True])
