@@ -208,7 +208,9 @@ class Run:
         for each in found:
             print(f"kept from a run of {notebook} at real size:\n  {origin(each)}")
         if not found:
-            print(f"no run of {notebook} at real size is kept; on a machine with a GPU this makes it:\n  {AT_REAL_SIZE}")
+            print(
+                f"no run of {notebook} at real size is kept; on a machine with a GPU this makes it:\n  {AT_REAL_SIZE}"
+            )
         kept = (reference_path_of(each).relative_to(paths.reference()).as_posix() for each in found)
         self.shown += [name for name in kept if name not in self.shown]
         return found
