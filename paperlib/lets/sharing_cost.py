@@ -4,7 +4,6 @@ Nothing is trained: the time does not depend on what the weights say. Sub-tasks 
 copies of the backbone with weights of their own. All answer the same batch.
 """
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass, field
@@ -245,12 +244,12 @@ def critical_path(contest: Contest, engine: Engine, rounds: int) -> CriticalPath
     whole = []
     for number in range(rounds + 1):
         once = _seconds(lambda: contest.model(**contest.inputs))
-        start, nodes = _now(), engine.layer_by_layer({}, **contest.inputs)
+        start, nodes = measure.now(), engine.layer_by_layer({}, **contest.inputs)
         for node in nodes:
-            end = _now()
+            end = measure.now()
             if number:
                 seconds.setdefault(node, []).append(end - start)
-            start = _now()
+            start = measure.now()
         if number:
             whole.append(once)
     measured = {node: median(each) for node, each in seconds.items()}
@@ -318,12 +317,6 @@ def _random_offset(like: torch.Tensor, share: float) -> Offset:
 
 
 def _seconds(call) -> float:
-    start = _now()
+    start = measure.now()
     call()
-    return _now() - start
-
-
-def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
+    return measure.now() - start

@@ -17,6 +17,7 @@ from paperlib.s3delta.tuning import FINE_TUNING, DeltaTuning
 from paperlib.tasks import Task
 from paperlib.tasks.splits import Splits
 from paperlib.training import Loop, Problem, Settings
+from paperlib.training.optimizer import algorithm
 
 SPACE, PER_TEN_THOUSAND = "M", 5.556
 
@@ -70,7 +71,7 @@ def rehearse(task: Task, parts: Splits, backbone: str, seed: int, steps: int, in
         rows=sum(map(len, search.halves)),
         steps=search.state["step"],
         scored=dict(problem.scored),
-        optimizer=type(search.optimizer).__name__,
+        optimizer=algorithm(search.optimizer),
         linear=rates.deviation(search.total_steps),
         validations=len(found.validation),
         selected_step=found.selected_step,
@@ -93,6 +94,7 @@ def _retrained(task: Task, parts: Splits, structure: Structure, seed: int, steps
         warmup_ratio=0.0,
         weight_decay=0.0,
         precision="fp32",
+        in_turn=True,  # torch's own class, which is looked at
     )
     with tempfile.TemporaryDirectory() as folder:
         loop = Loop(problem, DeltaTuning(structure), settings, Path(folder))
@@ -103,7 +105,7 @@ def _retrained(task: Task, parts: Splits, structure: Structure, seed: int, steps
         rows=len(problem.train),
         steps=len(outcome.losses),
         scored=dict(problem.scored),
-        optimizer=loop.optimizer.algorithm,
+        optimizer=algorithm(loop.optimizer),
         linear=rates.deviation(loop.total_steps),
         validations=len(outcome.validation),
         selected_step=outcome.selected_step,

@@ -3,7 +3,6 @@
 import copy
 import ctypes
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -188,9 +187,9 @@ def interleaved(contestants: dict[str, Contestant], rounds: int) -> None:
     """Time every contestant ``rounds`` times; they take turns, so that a drift of the machine's speed hits all alike."""
     for _ in tqdm(range(rounds), unit="round"):
         for contestant in contestants.values():
-            start = _now()
+            start = measure.now()
             contestant.step()
-            contestant.seconds.append(_now() - start)
+            contestant.seconds.append(measure.now() - start)
 
 
 def let_go(contestants: dict[str, Contestant]) -> None:
@@ -236,9 +235,3 @@ def _resident_growth(step: Callable[[], None]) -> int | None:
 def _resident(line: str) -> int:
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return 1024 * int(re.search(rf"{line}:\s+(\d+) kB", status).group(1))
-
-
-def _now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()

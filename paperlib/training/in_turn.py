@@ -22,8 +22,6 @@ class InTurn(torch.optim.AdamW):
     of them go to GAM, then they are masked and clipped.
     """
 
-    algorithm = "AdamW"
-
     def __init__(self, groups: list[dict[str, Any]], named: Named, pull: "Pull | None"):
         super().__init__(groups, eps=1e-8, fused=True)
         self.named = named

@@ -51,8 +51,6 @@ class OnePass(torch.optim.Optimizer):
     clipped ones. Weights, moments and the tensors of an :class:`Extra` must stay where they are; moments may be replaced.
     """
 
-    algorithm = "AdamW"
-
     def __init__(self, groups: list[dict[str, Any]], named: Named, pull: "Pull | None"):
         super().__init__(groups, {})
         self.named = named

@@ -40,6 +40,11 @@ def adamw(model: torch.nn.Module, settings: "Settings") -> InTurn | OnePass:
     return (OnePass if one_pass else InTurn)(groups, named, pull)
 
 
+def algorithm(optimizer: torch.optim.Optimizer) -> str:
+    """Name of torch's class that an optimizer is or builds on."""
+    return next(each.__name__ for each in type(optimizer).__mro__ if each.__module__.startswith("torch."))
+
+
 def layer_rates(model: torch.nn.Module, decay: float, form: str) -> dict[str, float]:
     """Multiplier of the learning rate for every parameter by name: layer-wise learning-rate decay (Howard and Ruder 2018).
 

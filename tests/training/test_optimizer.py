@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModel
 from paperlib import backbones
 from paperlib.errors import InputError
 from paperlib.training import Loop, Method, Settings
-from paperlib.training.optimizer import adamw, layer_rates
+from paperlib.training.optimizer import adamw, algorithm, layer_rates
 
 FORMS = ["electra", "revisit"]
 RANDOM = [name for name, entry in backbones.catalogue().items() if entry["kind"] == "random"]
@@ -262,3 +262,12 @@ def test_a_resumed_run_is_pulled_towards_the_same_start(make_problem, make_setti
     assert resumed.resumed and resumed.run().losses == losses
     for one, other in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_an_optimizer_is_known_by_the_class_of_torchs_it_builds_on(kind):
+    class Ours(kind):
+        pass
+
+    parameters = [torch.nn.Parameter(torch.ones(1))]
+    assert [algorithm(each(parameters, lr=1.0)) for each in (kind, Ours)] == [kind.__name__] * 2
